@@ -1,0 +1,197 @@
+"""The command line: parses, calls the library, renders. One module per group of commands."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild import __version__
+from layerbuild.console import Console
+from layerbuild.errors import InternalError, LayerbuildError, UsageError, machine_error, nearest
+from layerbuild.process import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Command to the module that holds it: a command's module is imported when it is called or its help is shown.
+_COMMANDS = {
+    "make": "layerbuild.cli.make",
+    "lock": "layerbuild.cli.lock",
+    "recipes": "layerbuild.cli.recipes",
+    "new": "layerbuild.cli.recipes",
+    "runtimes": "layerbuild.cli.machine",
+    "cache": "layerbuild.cli.machine",
+    "completion": "layerbuild.cli.machine",
+}
+
+
+class Commands(click.Group):
+    """The group of all commands; each is imported when needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which a user meets them."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, if there is one."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), f"{cmd_name}_command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, but names the commands nearest to one that does not exist."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(
+                "unknown-command", f"there is no command {args[0]!r}", causes=[nearest(args[0], _COMMANDS)]
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "LAYERBUILD",
+        "max_content_width": 100,
+    },
+    epilog="Settings: [make], [lock] … tables in layerbuild.toml, or [tool.layerbuild.make] in pyproject.toml, "
+    "give options their defaults; so do variables such as LAYERBUILD_MAKE_OUT.",
+)
+@click.version_option(__version__, prog_name="layerbuild")
+@click.option("--quiet", "-q", is_flag=True, help="Print results, warnings and errors only.")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+@click.pass_context
+def layerbuild(ctx: click.Context, *, quiet: bool, debug: bool) -> None:
+    """Build AWS Lambda layers for Python: locked, reproducible, right for their runtime.
+
+    \b
+    layerbuild make pillow              make a layer from a recipe
+    layerbuild make -r reqs.txt --name web
+    layerbuild lock --all --upgrade     take newer versions into the locks
+    layerbuild COMMAND --help           says more, with examples
+    """
+    ctx.obj = Console(quiet=quiet)
+    ctx.meta["layerbuild.debug"] = debug
+    ctx.default_map = _settings(Path.cwd())
+
+
+def _settings(project: Path) -> dict[str, Any]:
+    """Defaults of options from the project's settings file.
+
+    Raises:
+        UsageError: it is not TOML, or names a command or option that does not exist.
+    """
+    own, shared = project / "layerbuild.toml", project / "pyproject.toml"
+    path = own if own.is_file() else shared
+    if not path.is_file():
+        return {}
+    import tomllib
+
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError("settings-invalid", f"{path} is not TOML", causes=[str(error)]) from None
+    if path is shared:
+        tool = data.get("tool", {})
+        data = tool.get("layerbuild", {}) if isinstance(tool, dict) else {}
+    if not isinstance(data, dict):
+        raise UsageError("settings-invalid", f"{path}: tool.layerbuild is not a table")
+    return {command: _command_settings(path, command, table) for command, table in data.items()}
+
+
+def _command_settings(path: Path, command: str, table: Any) -> dict[str, Any]:
+    if command not in _COMMANDS or not isinstance(table, dict):
+        known = nearest(command, _COMMANDS)
+        raise UsageError("settings-invalid", f"{path}: there is no command {command!r}", causes=[known])
+    parameters = {
+        option.removeprefix("--"): parameter
+        for parameter in layerbuild.get_command(click.Context(layerbuild), command).params  # type: ignore[union-attr]
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    for key, value in table.items():
+        if key not in parameters:
+            raise UsageError(
+                "settings-invalid",
+                f"{path}: {command} has no option {key!r}",
+                causes=[nearest(key, parameters)],
+            )
+        _check_setting(f"{path}: {command}.{key}", parameters[key], value)
+    # As words of a command line, which every option can read.
+    return {
+        str(parameters[key].name): value if isinstance(value, bool) else _as_words(value)
+        for key, value in table.items()
+    }
+
+
+def _check_setting(name: str, parameter: click.Parameter, value: Any) -> None:
+    several = isinstance(parameter, click.Option) and parameter.multiple
+    numbers = (click.types.IntParamType, click.types.FloatParamType)
+    kinds = (int, float) if isinstance(parameter.type, numbers) else (str, bool)
+    if several is not isinstance(value, list) or not all(
+        isinstance(item, kinds) for item in (value if several else [value])
+    ):
+        wanted = "a list of strings" if several else "a number" if kinds[0] is int else "a string"
+        if isinstance(parameter.type, click.types.BoolParamType):
+            wanted = "true or false"
+        raise UsageError("settings-invalid", f"{name} must be {wanted}, not {value!r}")
+
+
+def _as_words(value: Any) -> str | list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else str(value)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Returns:
+        The exit code: 0 fine, 1 findings, 2 usage or recipe, 3 lock or build, 4 environment, 70 a bug,
+        130 interrupted.
+    """
+    debug = "--debug" in arguments or bool(os.environ.get("LAYERBUILD_DEBUG"))
+    as_json = "--json" in arguments
+    console = Console()
+    try:
+        code = layerbuild.main(list(arguments), prog_name="layerbuild", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        if as_json:
+            console.document({"error": UsageError("usage", error.format_message()).as_json()})
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        return console.interrupted()
+    except BrokenPipeError:
+        # The reader of our output has gone: so do we, without Python complaining when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        told = _told(error)
+        console.error(told)
+        if as_json:
+            console.document({"error": told.as_json()})
+        return told.exit_code
+
+
+def _told(error: Exception) -> LayerbuildError:
+    """The error as a user is told of it."""
+    if isinstance(error, LayerbuildError):
+        return error
+    if isinstance(error, OSError):
+        return machine_error(error)
+    return InternalError(
+        "internal-error",
+        "something went wrong that layerbuild does not expect",
+        causes=[redact(f"{type(error).__name__}: {error}")],
+        hint="this is a bug: please report it with what the same command says with `layerbuild --debug`",
+    )

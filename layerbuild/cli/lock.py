@@ -1,0 +1,109 @@
+"""``layerbuild lock``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild.cli.options import chosen_recipes, recipe_options
+
+if TYPE_CHECKING:
+    from layerbuild.console import Console
+    from layerbuild.pipeline import Job
+
+_EVERYTHING = "*"
+
+
+@click.command("lock")
+@recipe_options
+@click.option(
+    "--upgrade", "-U", metavar="[PACKAGE]", is_flag=False, flag_value=_EVERYTHING, multiple=True,
+    help="Take the newest versions: of all packages, or of PACKAGE. Repeatable; put it last.",
+)  # fmt: skip
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 when a lock is missing or no longer fits.")
+@click.pass_obj
+def lock_command(
+    console: Console,
+    /,
+    *,
+    recipes: tuple[str, ...],
+    all_recipes: bool,
+    requirements: Path | None,
+    name: str | None,
+    target: tuple[str, ...],
+    as_json: bool,
+    upgrade: tuple[str, ...],
+    check: bool,
+) -> int:
+    """Lock recipes: the version and hashes of every package, for each target.
+
+    Pins that are there are kept where they fit. A recipe's locks lie beside it; those of shipped recipes
+    and requirements files go into ./locks.
+
+    \b
+    layerbuild lock pillow
+    layerbuild lock --all --check
+    layerbuild lock pandas --target python3.13-arm64 --upgrade numpy
+    layerbuild lock --all --upgrade
+    """
+    from layerbuild.index import Index
+    from layerbuild.pipeline import deprecation_warnings, jobs_of
+
+    console.as_json = as_json
+    chosen = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
+    jobs = jobs_of(chosen, target)
+    for warning in deprecation_warnings(jobs):
+        console.warn(warning)
+    if check:
+        return _check(console, jobs)
+    kept = None if not upgrade else () if _EVERYTHING in upgrade else upgrade
+    return _update(console, jobs, Index(), kept)
+
+
+def _check(console: Console, jobs: list[Job]) -> int:
+    """Reports the locks that are missing or no longer fit."""
+    from layerbuild.errors import BuildError
+    from layerbuild.lock import find_lock, lock_misfits
+
+    rows: list[dict[str, Any]] = []
+    for job in jobs:
+        for one in job.targets:
+            try:
+                found = find_lock(job.recipe, one, Path.cwd())
+                problems = lock_misfits(found[0], job.recipe, one) if found else ["there is no lock"]
+            except BuildError as error:
+                problems = list(error.causes)
+            rows.append({"recipe": job.recipe.name, "target": str(one), "fits": not problems, "problems": problems})
+    misfits = [row for row in rows if not row["fits"]]
+    if console.as_json:
+        console.document({"locks": rows})
+    else:
+        for row in misfits:
+            console.result(f"{row['recipe']} {row['target']}: {'; '.join(row['problems'])}")
+        console.result(f"{len(rows) - len(misfits)} of {len(rows)} locks fit their recipes")
+    return 1 if misfits else 0
+
+
+def _update(console: Console, jobs: list[Job], index: Any, upgrade: tuple[str, ...] | None) -> int:
+    """Writes the locks, two at a time: resolvers keep a core busy each."""
+    from layerbuild.locking import shown_path
+    from layerbuild.pipeline import Failed, lock_all
+
+    rows: list[dict[str, Any]] = []
+    failed: list[Failed] = []
+    for outcome in lock_all(jobs, Path.cwd(), index, upgrade=upgrade):
+        if isinstance(outcome, Failed):
+            failed.append(outcome)
+            console.error(outcome.error)
+            continue
+        rows.append(outcome.as_json())
+        console.note(f"{'locked' if outcome.changed else 'unchanged:'} {shown_path(outcome.path)}")
+    rows.sort(key=lambda row: (row["recipe"], row["target"]))
+    if console.as_json:
+        console.document({"locks": rows, "failed": [one.as_json() for one in failed]})
+    else:
+        changed = sum(row["changed"] for row in rows)
+        console.result(f"{changed} locks written, {len(rows) - changed} unchanged, {len(failed)} failed")
+    return max((one.error.exit_code for one in failed), default=0)

@@ -1,0 +1,139 @@
+"""``layerbuild make``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild.cli.options import chosen_recipes, recipe_options
+from layerbuild.console import Console, readable_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from layerbuild.pipeline import Failed, Made
+
+_COLUMNS = ("layer", "target", "zipped", "unzipped", "limit", "pkgs", "time")
+_NUMBERS = ("zipped", "unzipped", "limit", "pkgs", "time")
+
+
+@click.command("make")
+@recipe_options
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("dist"), show_default=True,
+    help="Folder for the archives.",
+)  # fmt: skip
+@click.option(
+    "--builder", type=click.Choice(["auto", "host", "container"]), default="auto", show_default=True,
+    help="How to get wheels; auto follows the recipe.",
+)  # fmt: skip
+@click.option("--locked", is_flag=True, help="Fail rather than make or change a lock; for CI.")
+@click.option("--force", is_flag=True, help="Make layers again that are up to date.")
+@click.option("--explain-size", is_flag=True, help="Show where the bytes of each layer are.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Layers to make side by side.")
+@click.pass_obj
+def make_command(
+    console: Console,
+    /,
+    *,
+    recipes: tuple[str, ...],
+    all_recipes: bool,
+    requirements: Path | None,
+    name: str | None,
+    target: tuple[str, ...],
+    as_json: bool,
+    explain_size: bool,
+    **options: Any,
+) -> int:
+    """Make layers: one zip per recipe and target, and a manifest beside it.
+
+    \b
+    layerbuild make pillow
+    layerbuild make pillow boto3 --target 'python3.13-*'
+    layerbuild make -r requirements.txt --name web --target python3.12-x86_64
+    layerbuild make --all --locked --json > layers.json
+    """
+    from layerbuild import pipeline
+    from layerbuild.builders.host import HostBuilder
+    from layerbuild.cache import Cache, default_cache_folder
+    from layerbuild.index import Index
+
+    console.as_json = as_json
+    chosen = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
+    jobs = pipeline.jobs_of(chosen, target)
+    for warning in pipeline.deprecation_warnings(jobs):
+        console.warn(warning)
+    index = Index()
+    builder = HostBuilder(Cache(default_cache_folder()), index, console)
+    given = pipeline.Options(project=Path.cwd(), **options)
+    made: list[Made] = []
+    failed: list[Failed] = []
+    with console.progress():
+        for outcome in pipeline.make(jobs, given, builder, index, console):
+            if isinstance(outcome, pipeline.Made):
+                made.append(outcome)
+                console.note(f"{_VERBS[outcome.status]} {outcome.path} in {outcome.seconds:.2f} s")
+            else:
+                failed.append(outcome)
+                console.error(outcome.error)
+    order = {job.name: place for place, job in enumerate(jobs)}
+    made.sort(key=lambda outcome: order[outcome.job.name])
+    if as_json:
+        document = {"layers": [one.as_json() for one in made], "failed": [one.as_json() for one in failed]}
+        console.document(document)
+    else:
+        _show(console, made)
+        if explain_size:
+            for one in made:
+                _explain_size(console, one)
+    if failed:
+        console.note(f"{len(failed)} of {len(jobs)} layers could not be made")
+    return max((one.error.exit_code for one in failed), default=0)
+
+
+_VERBS = {"built": "made", "up-to-date": "up to date:"}
+
+
+def _show(console: Console, made: Sequence[Made]) -> None:
+    """The closing table; the archives' paths where there is room for them."""
+    from layerbuild.layer import UNZIPPED_LIMIT
+
+    if not made:
+        return
+    rows = [
+        [
+            one.manifest.data["recipe"],
+            one.manifest.data["target"],
+            readable_size(one.manifest.data["zipped"]),
+            readable_size(one.manifest.data["unzipped"]),
+            f"{one.manifest.data['unzipped'] / UNZIPPED_LIMIT:.1%}",
+            str(len(one.manifest.data["distributions"])),
+            f"{one.seconds:.2f} s",
+        ]
+        for one in made
+    ]
+    paths = [str(one.path) for one in made]
+    if console.width() >= 76 + max(map(len, paths)):
+        rows = [[*row, path] for row, path in zip(rows, paths, strict=True)]
+        console.table((*_COLUMNS, "path"), rows, numbers=_NUMBERS)
+        return
+    console.table(_COLUMNS, rows, numbers=_NUMBERS)
+    console.result(f"paths: {made[0].path.parent}/<layer>-<target>.zip")
+
+
+def _explain_size(console: Console, made: Made) -> None:
+    """A layer's distributions, largest first, each with its largest folders."""
+    from layerbuild.archive import archive_sizes
+
+    console.result("")
+    console.result(f"{made.path}")
+    rows = []
+    for owner, folders in archive_sizes(made.path).items():
+        total = [sum(size[place] for size in folders.values()) for place in (0, 1)]
+        rows.append([owner, readable_size(total[0]), readable_size(total[1])])
+        largest = sorted(folders.items(), key=lambda item: -item[1][0])[:5]
+        worth_telling = [item for item in largest if item[1][0] > 50_000]
+        rows += [[f"  {name}", readable_size(size), readable_size(zipped)] for name, (size, zipped) in worth_telling]
+    console.table(("package", "unzipped", "zipped"), rows, numbers=("unzipped", "zipped"))

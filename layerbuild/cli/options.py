@@ -1,0 +1,96 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from click.shell_completion import CompletionItem
+
+    from layerbuild.recipe import Recipe
+
+
+def complete_recipe(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of recipes that begin as the user began."""
+    from click.shell_completion import CompletionItem
+
+    from layerbuild.recipe import recipe_folders
+
+    return [CompletionItem(name) for name in recipe_folders(Path.cwd()) if name.startswith(incomplete)]
+
+
+def complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of targets that begin as the user began."""
+    from click.shell_completion import CompletionItem
+
+    from layerbuild.target import all_targets
+
+    return [CompletionItem(str(target)) for target in all_targets() if str(target).startswith(incomplete)]
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """RECIPE arguments, ``--all``, ``-r``, ``--name`` and ``--target``, for commands over recipes."""
+    decorators = [
+        click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe),
+        click.option(
+            "--all",
+            "all_recipes",
+            is_flag=True,
+            help="Every recipe in ./recipes; without any, every shipped one.",
+        ),
+        click.option(
+            "-r",
+            "--requirements",
+            "requirements",
+            type=click.Path(path_type=Path),
+            help="A requirements file instead of a recipe; needs --name.",
+        ),
+        click.option("--name", help="The layer's name, with --requirements."),
+        click.option(
+            "--target",
+            metavar="PATTERN",
+            multiple=True,
+            shell_complete=complete_target,
+            help="Only targets that match, such as python3.13-arm64 or 'python3.1*-arm64'. Repeatable.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
+    ]
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def chosen_recipes(
+    names: Sequence[str], *, all_recipes: bool, requirements: Path | None, name: str | None
+) -> list[Recipe]:
+    """The recipes that the command line asks for.
+
+    Raises:
+        UsageError: it asks for none, or for one that does not exist or is invalid.
+    """
+    from layerbuild.recipe import load_recipe, recipe_folders, recipe_of_requirements
+
+    project = Path.cwd()
+    if requirements is not None:
+        if not name or names or all_recipes:
+            raise UsageError(
+                "usage", "--requirements makes one layer: give it a --name and no RECIPE",
+                hint="layerbuild make -r requirements.txt --name web",
+            )  # fmt: skip
+        return [recipe_of_requirements(requirements, name)]
+    if name:
+        raise UsageError("usage", "--name goes with --requirements", hint="a recipe has its own name")
+    if all_recipes:
+        found = recipe_folders(project)
+        own = [key for key, (_, shipped) in found.items() if not shipped]
+        names = own or list(found)
+    if not names:
+        raise UsageError("usage", "name a recipe, or ask for --all", hint="`layerbuild recipes` lists what there is")
+    return [load_recipe(recipe, project) for recipe in dict.fromkeys(names)]

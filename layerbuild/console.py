@@ -1,0 +1,156 @@
+"""The only code that prints: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.progress import Progress
+
+    from layerbuild.errors import LayerbuildError
+
+INTERRUPTED = 130
+
+_STYLES = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
+
+
+class Console:
+    """Where output goes and how it looks.
+
+    Args:
+        quiet: print results, warnings and errors, nothing in between.
+        as_json: results are one JSON document; tables are left out.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self._progress: Progress | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person watches: a terminal that is not a CI's."""
+        return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
+
+    def note(self, text: str) -> None:
+        """Something worth knowing while waiting."""
+        if not self.quiet:
+            self._err(text)
+
+    def warn(self, text: str) -> None:
+        """Something that may be wrong."""
+        self._err(self._styled("warning: ", "yellow", sys.stderr) + text)
+
+    def error(self, error: LayerbuildError) -> None:
+        """What could not be done, why, and what to do next."""
+        self._err(
+            self._styled("error: ", "red", sys.stderr)
+            + error.what
+            + self._styled(f" [{error.code}]", "dim", sys.stderr)
+        )
+        for cause in error.causes:
+            self._err(f"  {cause}")
+        if error.hint:
+            self._err(self._styled("hint: ", "bold", sys.stderr) + error.hint)
+
+    def interrupted(self) -> int:
+        """Says that the user interrupted the program; returns the exit code for that."""
+        self.warn("interrupted; what is finished is kept, run the same command to go on")
+        return INTERRUPTED
+
+    def result(self, text: str) -> None:
+        """A line of the result."""
+        sys.stdout.write(text + "\n")
+
+    def document(self, data: Any) -> None:
+        """The result as JSON."""
+        self.result(json.dumps(data, indent=2))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
+        """The result as aligned columns; those named in `numbers` are aligned to the right.
+
+        On a terminal too narrow for them, the last column is cut.
+        """
+        widths = [max(len(row[place]) for row in (columns, *rows)) for place in range(len(columns))]
+
+        available = self.width()
+
+        def line(row: Sequence[str]) -> str:
+            cells = [
+                text.rjust(width) if column in numbers else text.ljust(width)
+                for text, width, column in zip(row, widths, columns, strict=True)
+            ]
+            text = "  ".join(cells).rstrip()
+            return text if len(text) <= available else text[: available - 1] + "…"
+
+        self.result(self._styled(line(columns), "bold", sys.stdout))
+        for row in rows:
+            self.result(line(row))
+
+    def width(self) -> int:
+        """Columns of the terminal that results go to; very many where it is none."""
+        told = sys.stdout.isatty() or "COLUMNS" in os.environ
+        return shutil.get_terminal_size().columns if told else 1000
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[None]:
+        """Shows a bar for each download meanwhile, where a person watches."""
+        if not self.interactive or self.quiet:
+            yield
+            return
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (
+            TextColumn("{task.description}", table_column=None),
+            BarColumn(bar_width=20),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+        )
+        with Progress(*columns, console=RichConsole(stderr=True), transient=True) as progress:
+            self._progress = progress
+            try:
+                yield
+            finally:
+                self._progress = None
+
+    @contextlib.contextmanager
+    def download(self, filename: str) -> Iterator[Callable[[int, int | None], object]]:
+        """A download's progress: a bar on a terminal, a line elsewhere."""
+        progress = self._progress
+        if progress is None:
+            self.note(f"downloading {filename}")
+            yield lambda _arrived, _total: None
+            return
+        task = progress.add_task(filename if len(filename) <= 34 else filename[:33] + "…", total=None)
+        try:
+            yield lambda arrived, total: progress.update(task, advance=arrived, total=total)
+        finally:
+            progress.remove_task(task)
+
+    def _err(self, text: str) -> None:
+        with self._lock:
+            if self._progress is not None:
+                self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
+
+    def _styled(self, text: str, style: str, stream: TextIO) -> str:
+        if os.environ.get("NO_COLOR") or not stream.isatty() or self._progress is not None:
+            return text
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def readable_size(size: int) -> str:
+    """Bytes for people, in decimal units as Lambda's 262 MB limit is: ``51 kB``, ``7.2 MB``."""
+    return f"{size / 1_000_000:.1f} MB" if size >= 1_000_000 else f"{size / 1000:.0f} kB"
