@@ -1,0 +1,84 @@
+"""What docs/architecture.md promises about the code."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "layerbuild"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Each imports only from those before it.
+ORDER = """
+errors process requirements target recipe lock cache pip_settings index wheel scaffold builders diagnose resolve
+locking layer archive pipeline console cli __main__
+""".split()
+
+
+def rank(module: str) -> int:
+    return ORDER.index(module.split(".")[1])
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("layerbuild."):
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("layerbuild.")}
+    return found
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_run_one_way(path: Path) -> None:
+    name = module_name(path)
+    if name == "layerbuild":
+        return
+    wrong = {found for found in imports_of(path) if rank(found) > rank(name)}
+    assert wrong == set()
+
+
+def calls(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            found.add(ast.unparse(node.func))
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_only_console_prints_and_only_main_exits(path: Path) -> None:
+    name = module_name(path)
+    made = calls(path)
+    assert not made & {"print", "click.echo", "click.secho"}
+    if name != "layerbuild.console":
+        assert not made & {"sys.stdout.write", "sys.stderr.write"}
+    if name != "layerbuild.__main__":
+        assert not made & {"sys.exit", "exit", "os._exit", "ctx.exit"}
+
+
+def test_modules_stay_small() -> None:
+    long = {module_name(path): count for path in MODULES if (count := len(path.read_text().splitlines())) > 400}
+    assert long == {}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["make", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom layerbuild.cli import run\n"
+        f"run({arguments!r})\n"
+        "heavy = {'rich', 'requests', 'packaging', 'pathspec', 'platformdirs', 'uv', 'boto3', 'docker'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
