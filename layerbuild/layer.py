@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from layerbuild.errors import BuildError
 from layerbuild.lock import normal_name
 from layerbuild.recipe import prune_sets
-from layerbuild.wheel import STORED
+from layerbuild.zips import STORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -8,31 +8,23 @@ import hashlib
 import io
 import re
 import stat
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from layerbuild.content import Content
 from layerbuild.errors import BuildError
 from layerbuild.index import parse_filename
 from layerbuild.lock import normal_name
 from layerbuild.process import stop_if_interrupted
+from layerbuild.zips import ZipError, ZipReader, inflate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from layerbuild.zips import ZipMember
+
 # Part of the key under which facts are cached: to be raised whenever they change.
-FACTS_FORMAT = 2
-
-STORED, DEFLATED = 0, 8
-_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-_CHUNK = 1 << 18
-
-# An extra field that gives a member another name, which some readers believe and others do not.
-_UNICODE_PATH = 0x7075
+FACTS_FORMAT = 3
 
 # No layer may reach 262,144,000 bytes; what a recipe prunes away may be larger, but not without end.
 _MAX_UNPACKED = 4 * 1024**3
@@ -68,6 +60,8 @@ class Wheel:
         pure: whether it says that it has no compiled parts.
         dist_info, data: the two folders that the format gives a meaning.
         scripts: console and GUI entry points, name to ``module:function``.
+        requires: Requires-Dist lines.
+        notes: path of a member to what `layerbuild.content` says of it, for those of which it says anything.
     """
 
     sha256: str
@@ -82,6 +76,8 @@ class Wheel:
     dist_info: str
     data: str
     scripts: tuple[tuple[str, str], ...]
+    requires: tuple[str, ...]
+    notes: dict[str, dict[str, Any]]
     members: tuple[Member, ...]
 
     def __str__(self) -> str:
@@ -101,6 +97,8 @@ def wheel_from_facts(facts: dict[str, Any], *, sha256: str, filename: str, path:
         path=path,
         members=tuple(map(Member._make, facts["members"])),
         scripts=tuple((name, function) for name, function in facts["scripts"]),
+        requires=tuple(facts["requires"]),
+        notes=facts["notes"],
         **{
             key: facts[key]
             for key in ("name", "version", "licence", "summary", "homepage", "pure", "dist_info", "data")
@@ -121,18 +119,8 @@ def read_facts(path: Path, filename: str) -> dict[str, Any]:
     Raises:
         BuildError: it is not a whole and honest wheel, or one that layers cannot hold.
     """
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            return _Inspector(filename, file, archive).facts()
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        struct.error,
-        NotImplementedError,
-        ValueError,
-    ) as error:
-        raise _bad(filename, f"it is not a whole zip file: {error}") from None
+    with path.open("rb") as file:
+        return _Inspector(filename, file).facts()
 
 
 def _bad(filename: str, reason: str) -> BuildError:
@@ -147,97 +135,70 @@ def _bad(filename: str, reason: str) -> BuildError:
 class _Inspector:
     """Reads one wheel. Kept together as every step can fail with the wheel's name."""
 
-    def __init__(self, filename: str, file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    def __init__(self, filename: str, file: BinaryIO) -> None:
         self.filename = filename
         self.file = file
-        self.infos = [info for info in archive.infolist() if not info.is_dir()]
+        self.zip = ZipReader(file, limit=_MAX_UNPACKED)
+        for problem in self.zip.problems:
+            if problem.kind != "prefix":
+                raise _bad(filename, problem.text)
+        self.files = [member for member in self.zip.members if member.kind != "folder"]
         self.texts: dict[str, bytes] = {}
+        self.notes: dict[str, dict[str, Any]] = {}
 
     def facts(self) -> dict[str, Any]:
-        # zipfile cuts names at a NUL and, on Windows, turns backslashes.
-        self._check_names([info.orig_filename for info in self.infos])
-        for info in self.infos:
-            if info.filename != info.orig_filename or _UNICODE_PATH in _extra_fields(info.extra):
-                raise _bad(self.filename, f"the zip contradicts itself about {info.orig_filename!r}")
         dist_info = self._dist_info()
         data = dist_info.removesuffix(".dist-info") + ".data"
-        for top in {info.filename.split("/")[0] for info in self.infos}:
+        for top in {member.path.split("/")[0] for member in self.files}:
             if top.endswith(".data") and top != data:
                 raise _bad(self.filename, f"its data folder is {top!r}, not {data!r}")
-        if sum(info.file_size for info in self.infos) > _MAX_UNPACKED:
-            raise _bad(self.filename, f"it unpacks to more than {_MAX_UNPACKED:,} bytes")
-        members = [self._member(info, keep=info.filename.startswith(f"{dist_info}/")) for info in self.infos]
+        members = [self._member(member, keep=member.path.startswith(f"{dist_info}/")) for member in self.files]
         self._check_record(members, dist_info)
         return {
             **self._metadata(dist_info),
             "dist_info": dist_info,
             "data": data,
             "members": members,
+            "notes": self.notes,
         }
 
-    def _check_names(self, names: list[str]) -> None:
-        for name in names:
-            if name.startswith("/") or "\\" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
-                raise _bad(self.filename, f"the path {name!r} leads out of the layer")
-            if str(PurePosixPath(name)) != name or any(ord(character) < 32 for character in name):
-                raise _bad(self.filename, f"the path {name!r} is not a plain relative path")
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _bad(self.filename, f"the path {twice!r} is in it twice")
-
     def _dist_info(self) -> str:
-        found = {top for info in self.infos if (top := info.filename.split("/")[0]).endswith(".dist-info")}
+        found = {top for member in self.files if (top := member.path.split("/")[0]).endswith(".dist-info")}
         if len(found) != 1:
             raise _bad(self.filename, f"a wheel has one dist-info folder, this has {len(found)}")
         return found.pop()
 
-    def _member(self, info: zipfile.ZipInfo, *, keep: bool) -> Member:
-        mode = info.external_attr >> 16
-        if stat.S_ISLNK(mode):
-            raise _bad(self.filename, f"{info.filename!r} is a symbolic link, which wheels cannot carry")
-        if info.flag_bits & 0x1:
-            raise _bad(self.filename, f"{info.filename!r} is encrypted")
-        if info.compress_type not in (STORED, DEFLATED):
-            raise _bad(self.filename, f"{info.filename!r} is compressed by a method that Lambda may not read")
-        offset = self._data_offset(info)
+    def _member(self, zipped: ZipMember, *, keep: bool) -> Member:
+        if zipped.kind == "symlink":
+            raise _bad(self.filename, f"{zipped.path!r} is a symbolic link, which wheels cannot carry")
         digest = hashlib.sha256()
-        crc = size = 0
+        content = Content(zipped.path)
         kept = []
-        for chunk in _inflate(self.file, offset, info.compress_size, info.compress_type, info.file_size):
-            stop_if_interrupted()
-            digest.update(chunk)
-            crc = zlib.crc32(chunk, crc)
-            size += len(chunk)
-            if keep:
-                kept.append(chunk)
-        if size != info.file_size or crc != info.CRC:
-            raise _bad(self.filename, f"{info.filename!r} does not have the size and checksum that the zip says")
+        try:
+            for chunk in self.zip.content(zipped):
+                stop_if_interrupted()
+                digest.update(chunk)
+                if keep:
+                    kept.append(chunk)
+                else:
+                    content.feed(chunk)
+        except ZipError as error:
+            raise _bad(self.filename, str(error)) from None
         if keep:
-            self.texts[info.filename] = b"".join(kept)
+            self.texts[zipped.path] = b"".join(kept)
+        elif note := content.facts():
+            self.notes[zipped.path] = note
         return Member(
-            path=info.filename,
+            path=zipped.path,
             # As pip: any executable bit makes a program, everything else is a plain file.
-            mode=0o755 if stat.S_ISREG(mode) and mode & 0o111 else 0o644,
-            method=info.compress_type,
-            crc=crc,
-            compressed=info.compress_size,
-            size=size,
-            offset=offset,
+            mode=0o755 if stat.S_ISREG(zipped.mode) and zipped.mode & 0o111 else 0o644,
+            method=zipped.method,
+            crc=zipped.crc,
+            compressed=zipped.compressed,
+            size=zipped.size,
+            offset=zipped.offset,
             sha256=_record_digest(digest.digest()),
         )
-
-    def _data_offset(self, info: zipfile.ZipInfo) -> int:
-        """Where a member's bytes begin, by its local header, which must tell the same story as the directory."""
-        if info.header_offset < 0:
-            raise _bad(self.filename, f"the zip contradicts itself about {info.filename!r}")
-        self.file.seek(info.header_offset)
-        signature, _, flags, method, *_, name_size, extra_size = _LOCAL_HEADER.unpack(
-            self.file.read(_LOCAL_HEADER.size)
-        )
-        name = self.file.read(name_size).decode("utf-8" if flags & 0x800 else "cp437")
-        if signature != b"PK\x03\x04" or method != info.compress_type or name != info.orig_filename:
-            raise _bad(self.filename, f"the zip contradicts itself about {info.filename!r}")
-        return int(info.header_offset + _LOCAL_HEADER.size + name_size + extra_size)
 
     def _check_record(self, members: list[Member], dist_info: str) -> None:
         text = self._text(f"{dist_info}/RECORD")
@@ -264,7 +225,7 @@ class _Inspector:
         if algorithm not in ("sha384", "sha512"):
             raise _bad(self.filename, f"its RECORD uses {algorithm}, which is not safe (PEP 427 asks for sha256)")
         digest = hashlib.new(algorithm)
-        for chunk in _inflate(self.file, member.offset, member.compressed, member.method, member.size):
+        for chunk in inflate(self.file, member.offset, member.compressed, member.method, member.size):
             digest.update(chunk)
         return _record_digest(digest.digest())
 
@@ -305,6 +266,7 @@ class _Inspector:
             "summary": raw.get("summary", ""),
             "homepage": homepage,
             "pure": purity == ["true"],
+            "requires": raw.get("requires_dist", []),
             "scripts": self._scripts(dist_info),
         }
 
@@ -332,42 +294,8 @@ def _normal_version(text: str) -> str:
         return text
 
 
-def _extra_fields(extra: bytes) -> Iterator[int]:
-    """The header IDs of a member's extra fields (APPNOTE.TXT 4.5.1)."""
-    while len(extra) >= 4:
-        field, size = struct.unpack_from("<HH", extra)
-        yield field
-        extra = extra[4 + size :]
-
-
 def _record_digest(digest: bytes) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def _inflate(file: BinaryIO, offset: int, compressed: int, method: int, size: int) -> Iterator[bytes]:
-    """The content of a member, never more than one chunk beyond the size it claims."""
-    file.seek(offset)
-    inflater = zlib.decompressobj(-15) if method == DEFLATED else None
-    left, produced = compressed, 0
-    while left:
-        data = file.read(min(left, _CHUNK))
-        if not data:
-            raise EOFError("the file ends too early")
-        left -= len(data)
-        while data:
-            chunk = inflater.decompress(data, _CHUNK) if inflater else data
-            data = inflater.unconsumed_tail if inflater else b""
-            produced += len(chunk)
-            if produced > size:
-                raise zipfile.BadZipFile("a member is larger than the zip says")
-            yield chunk
-    while inflater and not inflater.eof and (chunk := inflater.decompress(b"", _CHUNK)):
-        produced += len(chunk)
-        yield chunk
-    if inflater and not inflater.eof:
-        raise EOFError("a member's compressed data ends too early")
-    if inflater and inflater.unused_data:
-        raise zipfile.BadZipFile("a member has more compressed data than content")
 
 
 def _licence(raw: Any) -> str:

@@ -15,8 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Each imports only from those before it.
 ORDER = """
-errors process requirements target recipe lock cache pip_settings index wheel scaffold builders diagnose resolve
-locking layer archive pipeline console cli __main__
+errors process requirements target recipe lock cache pip_settings index zips elf content wheel scaffold builders
+diagnose resolve locking layer archive tree modules checks stack report pipeline console cli __main__
 """.split()
 
 
@@ -77,7 +77,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom layerbuild.cli import run\n"
         f"run({arguments!r})\n"
-        "heavy = {'rich', 'requests', 'packaging', 'pathspec', 'platformdirs', 'uv', 'boto3', 'docker'}\n"
+        "heavy = {'rich', 'elftools', 'requests', 'packaging', 'pathspec', 'platformdirs', 'uv', 'boto3', 'docker'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ))
