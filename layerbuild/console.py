@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.progress import Progress
 
     from layerbuild.errors import LayerbuildError
 
 INTERRUPTED = 130
+_NO_TERMINAL = 1000
 
 _STYLES = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
+_OWN_SEQUENCES = {f"\x1b[{number}m" for number in (0, *_STYLES.values())}
 
 
 class Console:
@@ -28,11 +31,15 @@ class Console:
     Args:
         quiet: print results, warnings and errors, nothing in between.
         as_json: results are one JSON document; tables are left out.
+        stacks: the stacks that the project's settings name, each with its layers in order.
     """
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+    def __init__(
+        self, *, quiet: bool = False, as_json: bool = False, stacks: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self.stacks = stacks or {}
         self._progress: Progress | None = None
         self._lock = threading.Lock()
 
@@ -68,8 +75,23 @@ class Console:
         return INTERRUPTED
 
     def result(self, text: str) -> None:
-        """A line of the result."""
-        sys.stdout.write(text + "\n")
+        """A line of the result. What comes from files may hold control characters: they are shown as such."""
+        sys.stdout.write(_visible(text, sys.stdout) + "\n")
+
+    def paragraph(self, text: str, *, indent: int) -> None:
+        """Prose of the result, wrapped where a terminal is narrower."""
+        import textwrap
+
+        margin = " " * indent
+        width = min(self.width(), 100) if self.width() < _NO_TERMINAL else _NO_TERMINAL
+        wrapper = textwrap.TextWrapper(width, initial_indent=margin, subsequent_indent=margin + "  ")
+        wrapper.break_long_words = wrapper.break_on_hyphens = False
+        for line in wrapper.wrap(text):
+            self.result(line)
+
+    def styled(self, text: str, style: str) -> str:
+        """`text` in a colour or weight, where results go to a terminal that shows them."""
+        return self._styled(text, style, sys.stdout)
 
     def document(self, data: Any) -> None:
         """The result as JSON."""
@@ -99,7 +121,7 @@ class Console:
     def width(self) -> int:
         """Columns of the terminal that results go to; very many where it is none."""
         told = sys.stdout.isatty() or "COLUMNS" in os.environ
-        return shutil.get_terminal_size().columns if told else 1000
+        return shutil.get_terminal_size().columns if told else _NO_TERMINAL
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
@@ -138,6 +160,7 @@ class Console:
             progress.remove_task(task)
 
     def _err(self, text: str) -> None:
+        text = _visible(text, sys.stderr)
         with self._lock:
             if self._progress is not None:
                 self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -149,6 +172,20 @@ class Console:
         if os.environ.get("NO_COLOR") or not stream.isatty() or self._progress is not None:
             return text
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+# Control characters, but for line ends, tabs, and the sequences that colour text.
+_CONTROLS = re.compile(r"\x1b\[\d+m|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def _visible(text: str, stream: TextIO) -> str:
+    """`text` with control characters as escapes, so that a name in an archive cannot drive the terminal."""
+
+    def shown(match: re.Match[str]) -> str:
+        found = match[0]
+        return found if found in _OWN_SEQUENCES and stream.isatty() else found.encode("unicode_escape").decode()
+
+    return _CONTROLS.sub(shown, text)
 
 
 def readable_size(size: int) -> str:

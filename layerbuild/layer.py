@@ -9,12 +9,12 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.errors import BuildError
 from layerbuild.lock import normal_name
 from layerbuild.recipe import prune_sets
-from layerbuild.zips import STORED
+from layerbuild.zips import STORED, inflate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +28,7 @@ INSTALLER = "layerbuild"
 
 # Entry points specification: names of programs as it recommends them, and what they call.
 _SCRIPT_NAME = re.compile(r"\w[\w.-]*")
+_NO_FACTS: dict[str, Any] = {}
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -42,6 +43,7 @@ class LayerFile(NamedTuple):
         source: the wheel that holds the compressed bytes, or the bytes themselves.
         offset: where they begin in the wheel.
         owner: the wheel whose RECORD lists the file.
+        facts: what `layerbuild.content` says of it.
     """
 
     path: str
@@ -54,13 +56,21 @@ class LayerFile(NamedTuple):
     source: Wheel | bytes
     offset: int
     owner: Wheel
+    facts: dict[str, Any] = {}
+
+    def content(self) -> bytes:
+        """The file's bytes."""
+        if isinstance(self.source, bytes):
+            return self.source
+        with self.source.path.open("rb") as file:
+            return b"".join(inflate(file, self.offset, self.compressed, self.method, self.size))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """Where packages go under /opt, and which Python scripts there name."""
 
-    site: str
+    site: str = "python"
     interpreter: str
 
     @classmethod
@@ -77,16 +87,21 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """All files of a layer, sorted by path, and the wheels that they came from."""
+    """All files of a layer, sorted by path, the wheels that they came from, and the folder they are installed in."""
 
     files: tuple[LayerFile, ...]
     wheels: tuple[Wheel, ...]
+    site: str = "python"
     idle_patterns: tuple[str, ...] = ()
 
     @cached_property
     def unzipped(self) -> int:
         """Bytes once extracted, as Lambda counts them: the sum of all files."""
         return sum(file.size for file in self.files)
+
+    def read(self, path: str) -> bytes:
+        """The content of the file at `path`."""
+        return next(file for file in self.files if file.path == path).content()
 
     @cached_property
     def content_digest(self) -> str:
@@ -128,7 +143,7 @@ def compose(wheels: Sequence[Wheel], place: Place, *, prune: Prune, scripts: boo
             raise _unusable(file.owner, f"{files[file.path].owner.filename} brings a {file.path} of its own")
     # Code point order, which is also the order of the names' UTF-8 bytes.
     complete = sorted([*kept, *made], key=lambda file: file.path)
-    return Layer(files=tuple(complete), wheels=tuple(wheels), idle_patterns=idle)
+    return Layer(files=tuple(complete), wheels=tuple(wheels), site=place.site, idle_patterns=idle)
 
 
 def _unusable(wheel: Wheel, reason: str) -> BuildError:
@@ -142,7 +157,7 @@ def _placed(wheel: Wheel, place: Place, *, scripts: bool) -> Iterator[LayerFile]
     """
     info, data = f"{wheel.dist_info}/", f"{wheel.data}/"
     remade = {info + name for name in ("RECORD", "RECORD.jws", "RECORD.p7s", "INSTALLER")}
-    prefix = f"{place.site}/"
+    prefix, notes = f"{place.site}/", wheel.notes
     for member in wheel.members:
         path, mode, method, crc, compressed, size, offset, sha256 = member
         if path in remade:
@@ -158,7 +173,8 @@ def _placed(wheel: Wheel, place: Place, *, scripts: bool) -> Iterator[LayerFile]
             path = _data_path(wheel, category, rest, place)
         else:
             path = prefix + path
-        yield LayerFile(path, mode, method, crc, compressed, size, sha256, wheel, offset, wheel)
+        facts = notes.get(member.path, _NO_FACTS)
+        yield LayerFile(path, mode, method, crc, compressed, size, sha256, wheel, offset, wheel, facts)
     if scripts:
         yield from _entry_points(wheel, place)
 
@@ -183,26 +199,14 @@ def _data_path(wheel: Wheel, category: str, rest: str, place: Place) -> str:
 
 def _script(wheel: Wheel, member: Member, path: str, place: Place) -> LayerFile:
     """A script of a wheel: programs as they are, Python scripts with the runtime's interpreter."""
-    with wheel.path.open("rb") as file:
-        file.seek(member.offset)
-        content = file.read(member.compressed)
-    if member.method != STORED:
-        content = zlib.decompress(content, -15)
+    program = LayerFile(
+        path, 0o755, *member[2:6], member.sha256, wheel, member.offset, wheel, wheel.notes.get(member.path, _NO_FACTS)
+    )
+    content = program.content()
     if content.startswith(b"#!python"):
         rest = content.partition(b"\n")[2]
         return _made(path, f"#!{place.interpreter}\n".encode() + rest, wheel, mode=0o755)
-    return LayerFile(
-        path,
-        0o755,
-        member.method,
-        member.crc,
-        member.compressed,
-        member.size,
-        member.sha256,
-        wheel,
-        member.offset,
-        wheel,
-    )
+    return program
 
 
 def _entry_point(function: str, place: Place) -> bytes:
@@ -221,7 +225,9 @@ def _entry_point(function: str, place: Place) -> bytes:
 def _made(path: str, content: bytes, owner: Wheel, *, mode: int = 0o644) -> LayerFile:
     """A file whose bytes are made here. Stored, as what deflate makes of them differs between zlib versions."""
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-    return LayerFile(path, mode, STORED, zlib.crc32(content), len(content), len(content), digest, content, 0, owner)
+    facts = {"shebang": content.partition(b"\n")[0].decode()} if content.startswith(b"#!") else _NO_FACTS
+    crc, size = zlib.crc32(content), len(content)
+    return LayerFile(path, mode, STORED, crc, size, size, digest, content, 0, owner, facts)
 
 
 def _collision(path: str, one: Wheel, other: Wheel) -> BuildError:

@@ -28,7 +28,10 @@ _LEGACY_TAGS = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "man
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runtime:
-    """A Python runtime of Lambda. `glibc` is (major, minor); `python` is a full version such as ``3.12.3``."""
+    """A Python runtime of Lambda. `glibc` is (major, minor); `python` is a full version such as ``3.12.3``.
+
+    `bytecode_magic` is the first two bytes of its pyc files, as a number (PEP 552).
+    """
 
     name: str
     python: str
@@ -36,6 +39,7 @@ class Runtime:
     glibc: tuple[int, int]
     deprecation: date
     deprecated: bool
+    bytecode_magic: int
 
     @property
     def version(self) -> tuple[int, int]:
@@ -123,6 +127,7 @@ def _read_data() -> tuple[dict[str, Runtime], dict[str, tuple[int, int]]]:
             glibc=_glibc(row["glibc"]),
             deprecation=row["deprecation"],
             deprecated=row["deprecation"] <= as_of,
+            bytecode_magic=row["bytecode-magic"],
         )
         for name, row in data["runtimes"].items()
     }

@@ -197,7 +197,7 @@ class _Inspector:
             compressed=zipped.compressed,
             size=zipped.size,
             offset=zipped.offset,
-            sha256=_record_digest(digest.digest()),
+            sha256=record_digest(digest.digest()),
         )
 
     def _check_record(self, members: list[Member], dist_info: str) -> None:
@@ -227,7 +227,7 @@ class _Inspector:
         digest = hashlib.new(algorithm)
         for chunk in inflate(self.file, member.offset, member.compressed, member.method, member.size):
             digest.update(chunk)
-        return _record_digest(digest.digest())
+        return record_digest(digest.digest())
 
     def _text(self, path: str) -> str:
         if path not in self.texts:
@@ -294,7 +294,8 @@ def _normal_version(text: str) -> str:
         return text
 
 
-def _record_digest(digest: bytes) -> str:
+def record_digest(digest: bytes) -> str:
+    """A digest as RECORD has it: urlsafe base64 without padding."""
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

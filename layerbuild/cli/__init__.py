@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "make": "layerbuild.cli.make",
     "lock": "layerbuild.cli.lock",
+    "check": "layerbuild.cli.check",
     "recipes": "layerbuild.cli.recipes",
     "new": "layerbuild.cli.recipes",
     "runtimes": "layerbuild.cli.machine",
@@ -76,6 +77,7 @@ def layerbuild(ctx: click.Context, *, quiet: bool, debug: bool) -> None:
     layerbuild make pillow              make a layer from a recipe
     layerbuild make -r reqs.txt --name web
     layerbuild lock --all --upgrade     take newer versions into the locks
+    layerbuild check pillow             say whether it would load on Lambda
     layerbuild COMMAND --help           says more, with examples
     """
     ctx.obj = Console(quiet=quiet)

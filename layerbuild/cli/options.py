@@ -35,6 +35,16 @@ def complete_target(_ctx: click.Context, _parameter: click.Parameter, incomplete
     return [CompletionItem(str(target)) for target in all_targets() if str(target).startswith(incomplete)]
 
 
+def complete_rule(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Codes and families of rules that begin as the user began."""
+    from click.shell_completion import CompletionItem
+
+    from layerbuild.checks import rules
+
+    families = dict.fromkeys(code.partition("-")[0] for code in rules())
+    return [CompletionItem(code) for code in (*families, *rules()) if code.startswith(incomplete)]
+
+
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE arguments, ``--all``, ``-r``, ``--name`` and ``--target``, for commands over recipes."""
     decorators = [

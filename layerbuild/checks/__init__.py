@@ -1,0 +1,180 @@
+"""Checks: does a layer load on Lambda? Rules with stable codes over the virtual tree; what they find is data."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from layerbuild.errors import UsageError, nearest
+from layerbuild.target import ARCHITECTURES, MACHINES, Target, runtimes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from layerbuild.recipe import Accept
+    from layerbuild.tree import Tree
+
+SEVERITIES = ("error", "warning", "note")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One rule: a stable code, how bad it is, what it says in one sentence, why it happens, and what to do."""
+
+    code: str
+    severity: str
+    summary: str
+    cause: str
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What a rule found.
+
+    Attributes:
+        code: the rule's.
+        message: what it found, with names.
+        path: the file or folder that it is about, below /opt; None for the layer as a whole.
+        package: the distribution that it belongs to, with its version.
+        severity: the rule's, unless the finding is weaker or stronger.
+        fix: the rule's, unless there is a better one for this finding.
+        targets: those that it holds for; empty for all.
+        accepted: why the recipe's author accepts it.
+    """
+
+    code: str
+    message: str
+    path: str | None = None
+    package: str | None = None
+    severity: str = ""
+    fix: str = ""
+    targets: tuple[str, ...] = ()
+    accepted: str | None = None
+
+    def __post_init__(self) -> None:
+        rule = rules()[self.code]
+        object.__setattr__(self, "severity", self.severity or rule.severity)
+        object.__setattr__(self, "fix", self.fix or rule.fix)
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as it appears in ``--json`` output."""
+        keys = ("code", "severity", "path", "package", "message", "fix")
+        return {key: getattr(self, key) for key in keys} | {"targets": list(self.targets), "accepted": self.accepted}
+
+
+@cache
+def rules() -> dict[str, Rule]:
+    """All rules by code, in the order of the documentation, from ``rules.toml``."""
+    data = tomllib.loads(files(__name__).joinpath("rules.toml").read_text("utf-8"))
+    return {code: Rule(code=code, **row) for code, row in data.items()}
+
+
+def check_layer(tree: Tree, targets: Sequence[Target], *, budget: int | None = None) -> list[Finding]:
+    """Everything that is wrong with a layer, the worst first.
+
+    Args:
+        tree: its files.
+        targets: what it is to run on; without any, only rules that hold everywhere are applied.
+        budget: the greatest unzipped size that its recipe allows, in bytes.
+    """
+    from layerbuild.checks import binary, contents, size
+
+    found = [*size.check(tree, budget), *size.check_zip(tree), *contents.check(tree)]
+    if not targets and tree.entries:
+        found.append(Finding(code="target-unknown", message=_why_unknown(tree)))
+    for_targets: dict[Finding, list[str]] = {}
+    for target in targets:
+        for finding in (*binary.check(tree, target), *contents.check_for_target(tree, target)):
+            for_targets.setdefault(finding, []).append(str(target))
+    found += [
+        # What holds for all of several targets needs none of their names.
+        finding if len(names) == len(targets) else replace(finding, targets=tuple(names))
+        for finding, names in for_targets.items()
+    ]
+    return in_order(found)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings as they are told: by severity, then by rule, then by path."""
+    order = {code: place for place, code in enumerate(rules())}
+    return sorted(
+        findings, key=lambda one: (SEVERITIES.index(one.severity), order[one.code], one.path or "", one.message)
+    )
+
+
+def select(findings: Iterable[Finding], chosen: Sequence[str], ignored: Sequence[str]) -> list[Finding]:
+    """The findings whose code, or its beginning, is among `chosen` (none: all) and not among `ignored`."""
+    return [
+        finding
+        for finding in findings
+        if (not chosen or _matches(finding.code, chosen)) and not _matches(finding.code, ignored)
+    ]
+
+
+def check_selectors(selectors: Iterable[str]) -> None:
+    """Refuses what is neither a rule's code nor the beginning of one.
+
+    Raises:
+        UsageError: one matches no rule.
+    """
+    for selector in selectors:
+        if not any(_matches(code, [selector]) for code in rules()):
+            known = [*rules(), *dict.fromkeys(code.partition("-")[0] for code in rules())]
+            hint = "`layerbuild check --list-rules` shows all of them"
+            raise UsageError(
+                "unknown-rule", f"there is no rule {selector!r}", causes=[nearest(selector, known)], hint=hint
+            )
+
+
+def _matches(code: str, selectors: Iterable[str]) -> bool:
+    return any(code == selector or code.startswith(f"{selector.removesuffix('-')}-") for selector in selectors)
+
+
+def accept(findings: Iterable[Finding], accepted: Sequence[Accept]) -> list[Finding]:
+    """Marks the findings that a recipe accepts, and adds one for each accept that matches none."""
+    findings = list(findings)
+    reasons = {one.code: one.reason for one in accepted}
+    marked = [replace(finding, accepted=reasons.get(finding.code)) for finding in findings]
+    idle = [code for code in reasons if all(code != finding.code for finding in findings)]
+    marked += [
+        Finding(code="accept-unused", message=f"the recipe accepts {code}, which was not found") for code in idle
+    ]
+    return in_order(marked)
+
+
+def inferred_targets(tree: Tree) -> tuple[Target, ...]:
+    """The targets that a layer's content is certainly for; none where it does not say, or says several things.
+
+    A layer without compiled files is for both architectures.
+    """
+    versions, machines = _signs(tree)
+    if len(versions) != 1 or len(machines) > 1:
+        return ()
+    arches = [arch for arch in ARCHITECTURES if not machines or MACHINES[arch] in machines]
+    return tuple(Target(runtime, arch) for runtime in runtimes() if f"{runtime.name}" in versions for arch in arches)
+
+
+def _signs(tree: Tree) -> tuple[set[str], set[str]]:
+    """The Pythons and the machines that a layer's folders and compiled files name."""
+    from layerbuild.checks.binary import extension_of
+
+    folders = tree.children.get("python/lib", {})
+    versions = {name for name, is_folder in folders.items() if is_folder and name.startswith("python3.")}
+    machines = {entry.facts["elf"].get("machine", "") for entry in tree.entries.values() if "elf" in entry.facts}
+    if not versions:
+        tags = {extension_of(path) for path, entry in tree.entries.items() if "elf" in entry.facts}
+        versions = {f"python{tag.version}" for tag in tags if tag and tag.version}
+    return versions, machines - {""}
+
+
+def _why_unknown(tree: Tree) -> str:
+    versions, machines = _signs(tree)
+    if len(versions) > 1:
+        return f"it holds packages for {', '.join(sorted(versions))}: say with --target which one is meant"
+    if len(machines) > 1:
+        return f"it holds compiled files for {', '.join(sorted(machines))}: say with --target which one is meant"
+    return "it does not say which Python it is for: say it with --target"

@@ -1,0 +1,168 @@
+"""Rules about compiled files: would the runtime's loader and its Python load them?"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layerbuild.checks import Finding
+from layerbuild.checks.loader import Loader, symbol_limits, version_of
+from layerbuild.modules import extension_suffixes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from layerbuild.checks.loader import Need
+    from layerbuild.target import Target
+    from layerbuild.tree import Tree
+
+_EXTENSION = re.compile(
+    r"(?P<stem>.+?)\.cpython-(?P<major>\d)(?P<minor>\d+)(?P<flags>[a-z]*)-(?P<platform>[\w-]+)\.so"
+)
+_VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d+(?:\.\d+)*)")
+# glibc's name for the packed relative relocations that came with 2.36.
+_PACKED_RELOCATIONS = ("GLIBC_ABI_DT_RELR", (2, 36))
+_BITS = 64
+_MUSL = ("libc.musl-", "ld-musl-")
+_FAMILY_OWNERS = {"GLIBC": "glibc", "GLIBCXX": "libstdc++", "CXXABI": "libstdc++", "GCC": "libgcc"}
+
+
+class Extension(NamedTuple):
+    """What an extension module's name says: module, Python such as ``3.12`` with its ABI flags, platform."""
+
+    stem: str
+    version: str
+    platform: str
+
+
+def extension_of(path: str) -> Extension | None:
+    """What a file's name says if it is an extension module's with a CPython tag (PEP 3149), or None."""
+    match = _EXTENSION.fullmatch(path)
+    if match is None:
+        return None
+    return Extension(match["stem"], f"{match['major']}.{match['minor']}{match['flags']}", match["platform"])
+
+
+def check(tree: Tree, target: Target) -> Iterator[Finding]:
+    """The ``binary`` rules."""
+    compiled = {f"/opt/{path}": entry.facts["elf"] for path, entry in tree.entries.items() if "elf" in entry.facts}
+    for path, entry in tree.entries.items():
+        if (system := entry.facts.get("foreign")) and path.endswith(".so"):
+            yield _finding(tree, "binary-machine", path, f"it is a library for {system}")
+    loadable = {}
+    for absolute, elf in compiled.items():
+        yield from _one_file(tree, absolute.removeprefix("/opt/"), elf, target)
+        if elf.get("type") in ("shared", "executable") and _fits_machine(elf, target) and not _musl(absolute, elf):
+            loadable[absolute] = elf
+    yield from _libraries(tree, loadable, target)
+
+
+def _finding(tree: Tree, code: str, path: str, message: str, **more: Any) -> Finding:
+    owner = tree.owner(path)
+    return Finding(code=code, path=path, package=str(owner) if owner else None, message=message, **more)
+
+
+def _one_file(tree: Tree, path: str, elf: dict[str, Any], target: Target) -> Iterator[Finding]:
+    """What a file says of itself."""
+    if "broken" in elf:
+        yield _finding(tree, "binary-unreadable", path, f"it cannot be read: {elf['broken'][:200]}")
+    elif elf["type"] not in ("shared", "executable"):
+        return  # an object file or a core dump: nothing loads it
+    elif not _fits_machine(elf, target):
+        bits = "" if elf["bits"] == _BITS else f" with {elf['bits']} bits"
+        text = f"it is for {elf['machine']}{bits}; {target} has {target.machine}"
+        yield _finding(tree, "binary-machine", path, text)
+    elif musl := _musl(path, elf):
+        yield _finding(tree, "binary-musl", path, musl)
+    else:
+        yield from _abi(tree, path, target)
+        if elf.get("executable_stack"):
+            yield _finding(tree, "binary-executable-stack", path, "its PT_GNU_STACK segment is executable")
+        if elf.get("text_relocations"):
+            yield _finding(tree, "binary-text-relocations", path, "its dynamic section has DT_TEXTREL")
+
+
+def _fits_machine(elf: dict[str, Any], target: Target) -> bool:
+    return bool(elf["machine"] == target.machine and elf["bits"] == _BITS)
+
+
+def _musl(path: str, elf: dict[str, Any]) -> str | None:
+    """How a file shows that it was built for musl; None if it does not."""
+    names = (*elf.get("needed", ()), elf.get("interpreter", ""))
+    if name := next((name for name in names if any(sign in name for sign in _MUSL)), None):
+        return f"it needs {name}"
+    tag = extension_of(path)
+    return f"its name says {tag.platform}" if tag and tag.platform.endswith("musl") else None
+
+
+def _abi(tree: Tree, path: str, target: Target) -> Iterator[Finding]:
+    tag = extension_of(path)
+    if tag is None or tag.version == "{}.{}".format(*target.runtime.version):
+        return
+    right = any(f"{tag.stem}{ending}" in tree.entries for ending in extension_suffixes(target))
+    text = f"it is for CPython {tag.version}; {target.runtime.name} does not import it"
+    yield _finding(tree, "binary-abi", path, text, severity="warning" if right else "")
+
+
+def _libraries(tree: Tree, compiled: dict[str, dict[str, Any]], target: Target) -> Iterator[Finding]:
+    def real_path(path: str) -> str | None:
+        real = tree.real_path(path.removeprefix("/opt/")) if path.startswith("/opt/") else None
+        return None if real is None else f"/opt/{real}"
+
+    for need in Loader(compiled, real_path, target).needs():
+        path = need.path.removeprefix("/opt/")
+        if need.found is None:
+            yield _missing(tree, path, need, target)
+        else:
+            versions = compiled[need.path].get("versions", {}).get(need.name, ())
+            yield from _versions(tree, path, need, versions, compiled, target)
+
+
+def _missing(tree: Tree, path: str, need: Need, target: Target) -> Finding:
+    known = need.known
+    if need.elsewhere:
+        text = f"it needs {need.name}, which is at {need.elsewhere}, where the loader does not look"
+        return _finding(tree, "binary-library-unreachable", path, text)
+    if known and known.sure:
+        text = f"it needs {need.name}, which {target.runtime.name} does not have"
+        return _finding(tree, "binary-library-absent", path, text, fix=known.fix)
+    if known:
+        opinion = "probably has it" if known.present else "probably does not have it"
+        text = f"it needs {need.name}; {target.runtime.name} {opinion}, which nobody has confirmed"
+        return _finding(tree, "binary-library-unknown", path, text, fix=known.fix)
+    text = f"it needs {need.name}; whether {target.runtime.name} has it is unknown"
+    return _finding(tree, "binary-library-unknown", path, text)
+
+
+def _versions(
+    tree: Tree,
+    path: str,
+    need: Need,
+    versions: list[str],
+    compiled: dict[str, dict[str, Any]],
+    target: Target,
+) -> Iterator[Finding]:
+    """Whether the library found defines the symbol versions that are needed of it."""
+    if need.found != "runtime":
+        defined = compiled[need.found or ""].get("defines")
+        missing = [name for name in versions if defined and name not in defined]
+        if missing:
+            text = f"it needs {', '.join(missing)} of {need.name}, which {need.found} does not define"
+            yield _finding(tree, "binary-symbol-version", path, text)
+        return
+    limits = symbol_limits(target)
+    too_new: dict[str, tuple[int, ...]] = {}
+    for name in versions:
+        match = _VERSION.fullmatch(name)
+        family, version = (match[1], version_of(match[2])) if match else ("", ())
+        if name == _PACKED_RELOCATIONS[0]:
+            family, version = "GLIBC", _PACKED_RELOCATIONS[1]
+        if family and version > max(limits[family], too_new.get(family, ())):
+            too_new[family] = version
+    for family, version in too_new.items():
+        has = ".".join(map(str, limits[family]))
+        needs = ".".join(map(str, version))
+        text = (
+            f"it needs {family}_{needs} of {need.name}; {target.runtime.name} has {_FAMILY_OWNERS[family]} with {has}"
+        )
+        yield _finding(tree, "binary-glibc" if family == "GLIBC" else "binary-libstdcxx", path, text)

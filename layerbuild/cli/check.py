@@ -1,0 +1,287 @@
+"""``layerbuild check``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild.cli.options import complete_rule, complete_target
+from layerbuild.console import Console, readable_size
+from layerbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from layerbuild.cache import Cache
+    from layerbuild.checks import Finding
+    from layerbuild.recipe import Recipe
+    from layerbuild.report import Report
+    from layerbuild.target import Target
+    from layerbuild.tree import Tree
+
+FORMATS = ("text", "json", "sarif", "github")
+_STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
+_SHOWN_PATHS = 3
+
+
+def finding_options(function: Any) -> Any:
+    """The options of all commands that print findings."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="The same as --format json."),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(FORMATS),
+            default="text",
+            show_default=True,
+            help="sarif is for code scanning, github for annotations in a workflow.",
+        ),
+        click.option("--strict", is_flag=True, help="Exit 1 on warnings, too."),
+        click.option(
+            "--ignore",
+            metavar="CODE",
+            multiple=True,
+            shell_complete=complete_rule,
+            help="Leave out a rule, or a family such as `contents`. Repeatable.",
+        ),
+        click.option(
+            "--select",
+            metavar="CODE",
+            multiple=True,
+            shell_complete=complete_rule,
+            help="Only this rule or family. Repeatable.",
+        ),
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command("check")
+@click.argument("layers", metavar="[LAYER]...", nargs=-1)
+@click.option(
+    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
+    help="What a layer is for, if it does not say so itself. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("dist"), show_default=True,
+    help="Where the archives of recipes are.",
+)  # fmt: skip
+@finding_options
+@click.option("--list-rules", is_flag=True, help="Print every rule with its cause and its fix.")
+@click.pass_obj
+def check_command(
+    console: Console,
+    /,
+    *,
+    layers: tuple[str, ...],
+    target: tuple[str, ...],
+    out: Path,
+    list_rules: bool,
+    **shown: Any,
+) -> int:
+    """Say whether layers would load on Lambda: zips, folders laid out as /opt, recipes, ARNs.
+
+    Without LAYER: every archive in dist/ and every stack of the settings.
+
+    \b
+    layerbuild check pillow                          the archives made of a recipe
+    layerbuild check layer.zip --target python3.12-x86_64
+    layerbuild check build/opt/ --strict --ignore contents-no-dist-info
+    layerbuild check arn:aws:lambda:eu-west-1:123456789012:layer:pillow:7
+    layerbuild check --format sarif > layerbuild.sarif
+
+    Exit code 1 when there are errors, with --strict also when there are warnings.
+    """
+    from layerbuild.cache import Cache, default_cache_folder
+
+    if list_rules:
+        return _list_rules(console, as_json=shown["as_json"])
+    prepare(console, shown)
+    cache = Cache(default_cache_folder())
+    given = list(layers) or [str(path) for path in sorted(out.glob("*.zip"))]
+    stacks = [] if layers else sorted(console.stacks)
+    if not given and not stacks:
+        raise UsageError(
+            "usage", f"there is nothing to check in {out}", hint="name a zip, a folder, a recipe or an ARN"
+        )
+    reports = [_checked(subject, target, shown) for name in given for subject in subjects(name, out, cache)]
+    if stacks:
+        from layerbuild.cli.stack import named_stack
+
+        reports += [named_stack(console, name, target, out, cache, shown) for name in stacks]
+    return show(console, reports, shown)
+
+
+class Subject:
+    """A layer as the command line named it: its files, its place, and what is known of it besides."""
+
+    def __init__(self, tree: Tree, path: Path, recipe: Recipe | None = None) -> None:
+        self.tree = tree
+        self.path = path
+        self.recipe = recipe
+
+    def targets(self, patterns: Sequence[str]) -> tuple[Target, ...]:
+        """What the layer is for: what the user says, else its manifest, else its content."""
+        from layerbuild.archive import Manifest
+        from layerbuild.checks import inferred_targets
+        from layerbuild.target import Target, runtimes, select_targets
+
+        if patterns:
+            return select_targets(patterns)
+        manifest = Manifest.read(self.path.with_suffix(".json")) if self.path.suffix == ".zip" else None
+        if manifest and manifest.describes(self.path):
+            data = manifest.data
+            return tuple(
+                Target(runtime, arch)
+                for runtime in runtimes()
+                if runtime.name in data["runtimes"]
+                for arch in data["architectures"]
+            )
+        return inferred_targets(self.tree)
+
+
+def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
+    """The layers that a word of the command line stands for.
+
+    Raises:
+        UsageError: it stands for none.
+    """
+    from layerbuild.recipe import load_recipe, recipe_folders
+    from layerbuild.tree import read_tree
+
+    path = Path(name)
+    looks_like_a_path = path.suffix == ".zip" or os.sep in name or path.exists()
+    if not looks_like_a_path and name in recipe_folders(Path.cwd()):
+        recipe = load_recipe(name, Path.cwd())
+        archives = [out / f"{name}-any.zip", *(out / f"{name}-{target}.zip" for target in recipe.targets)]
+        found = [path for path in archives if path.is_file()]
+        if not found:
+            what = f"{out} has no archive of the recipe {name}"
+            raise UsageError("layer-not-found", what, hint=f"layerbuild make {name}")
+        yield from (Subject(read_tree(path, str(path), cache), path, recipe) for path in found)
+        return
+    yield Subject(read_tree(path, name, cache), path)
+
+
+def _checked(subject: Subject, patterns: Sequence[str], shown: dict[str, Any]) -> Report:
+    from layerbuild import checks
+    from layerbuild.checks.size import largest
+    from layerbuild.report import Report
+
+    targets = subject.targets(patterns)
+    recipe = subject.recipe
+    found = checks.check_layer(subject.tree, targets, budget=recipe.size_budget if recipe else None)
+    if recipe:
+        found = checks.accept(found, recipe.accept)
+    return Report(
+        subject=subject.tree.name,
+        kind="layer",
+        uri=subject.path.as_posix(),
+        targets=tuple(map(str, targets)),
+        findings=tuple(checks.select(found, shown["select"], shown["ignore"])),
+        zipped=subject.tree.zipped,
+        unzipped=subject.tree.unzipped,
+        largest=tuple(largest(subject.tree)),
+    )
+
+
+def prepare(console: Console, shown: dict[str, Any]) -> None:
+    """Settles how findings are shown; refuses rules that do not exist."""
+    from layerbuild.checks import check_selectors
+
+    if shown.pop("as_json"):
+        shown["form"] = "json"
+    console.as_json = shown["form"] != "text"
+    check_selectors([*shown["select"], *shown["ignore"]])
+
+
+def show(console: Console, reports: Sequence[Report], shown: dict[str, Any]) -> int:
+    """Prints reports in the form that was asked for; returns the exit code."""
+    from layerbuild import report
+
+    match shown["form"]:
+        case "json":
+            console.document(report.as_json(reports))
+        case "sarif":
+            console.document(report.as_sarif(reports))
+        case "github":
+            for line in report.as_github(reports):
+                console.result(line)
+        case _:
+            for one in reports:
+                show_report(console, one)
+    return int(report.failed(reports, strict=shown["strict"]))
+
+
+def show_report(console: Console, report: Report) -> None:
+    """A report for people: what was found, grouped by rule, each with what to do."""
+    zipped = f"{readable_size(report.zipped)} zipped, " if report.zipped is not None else ""
+    targets = ", ".join(report.targets) if len(report.targets) <= 2 else f"{len(report.targets)} targets"
+    console.result(
+        console.styled(report.subject, "bold")
+        + f"  {zipped}{readable_size(report.unzipped)} unzipped"
+        + (f", for {targets}" if targets else "")
+    )
+    if report.largest and not console.quiet:
+        rows = ", ".join(f"{name} {readable_size(size)}" for name, size in report.largest)
+        console.paragraph(f"largest: {rows}", indent=2)
+    groups: dict[tuple[str, str, str | None], list[Finding]] = {}
+    for finding in report.findings:
+        groups.setdefault((finding.severity, finding.code, finding.accepted), []).append(finding)
+    for (severity, code, accepted), found in groups.items():
+        _show_group(console, severity, code, accepted, found)
+    told = [f"{count} {name}{'' if count == 1 else 's'}" for name in _STYLES if (count := report.count(name))]
+    console.result("  " + (", ".join(told) if told else console.styled("no findings", "green")))
+
+
+def _show_group(console: Console, severity: str, code: str, accepted: str | None, found: list[Finding]) -> None:
+    head = (
+        console.styled(f"{severity}:", _STYLES[severity]) if accepted is None else console.styled("accepted:", "dim")
+    )
+    from layerbuild.checks import rules
+
+    console.result(f"  {head} {rules()[code].summary} " + console.styled(f"[{code}]", "dim"))
+    if accepted is not None:
+        console.paragraph(f"because {accepted}", indent=4)
+        return
+    for package, findings in _by_package(found):
+        for finding in findings[:_SHOWN_PATHS]:
+            where = f"{finding.path}: " if finding.path else ""
+            whose = f" ({package})" if package else ""
+            only = f" [{', '.join(finding.targets)}]" if finding.targets else ""
+            console.paragraph(f"{where}{finding.message}{whose}{only}", indent=4)
+        if len(findings) > _SHOWN_PATHS:
+            console.paragraph(
+                f"and {len(findings) - _SHOWN_PATHS} more like it{f' in {package}' if package else ''}", indent=4
+            )
+    for fix in dict.fromkeys(finding.fix for finding in found):
+        console.paragraph(f"fix: {fix}", indent=4)
+
+
+def _by_package(found: Iterable[Finding]) -> Iterator[tuple[str | None, list[Finding]]]:
+    groups: dict[tuple[str | None, str], list[Finding]] = {}
+    for finding in found:
+        # Files of one package that lack the same library are told once or twice, not a hundred times.
+        gist = finding.message if finding.package else ""
+        groups.setdefault((finding.package, gist), []).append(finding)
+    for (package, _), findings in groups.items():
+        yield package, findings
+
+
+def _list_rules(console: Console, *, as_json: bool) -> int:
+    from layerbuild.checks import rules
+
+    if as_json:
+        keys = ("code", "severity", "summary", "cause", "fix")
+        console.document({"rules": [{key: getattr(rule, key) for key in keys} for rule in rules().values()]})
+        return 0
+    for rule in rules().values():
+        console.result(
+            console.styled(rule.code, "bold") + f"  {console.styled(rule.severity, _STYLES[rule.severity])}"
+        )
+        for text in (rule.summary, rule.cause, f"fix: {rule.fix}"):
+            console.paragraph(text, indent=2)
+    return 0
