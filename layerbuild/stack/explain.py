@@ -1,0 +1,118 @@
+"""Why a path or a module of a stack is the one it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from layerbuild.stack import FUNCTION_ROOT, LAYER_ROOT
+
+if TYPE_CHECKING:
+    from layerbuild.modules import Module
+    from layerbuild.stack import Stack
+
+
+def explain(stack: Stack, asked: str) -> dict[str, Any] | None:
+    """Who serves a path or a module, who else carries it, and why.
+
+    Args:
+        stack: the layers.
+        asked: a path below /opt or /var/task, absolute or not, or a module's dotted name.
+
+    Returns:
+        ``{"asked", "kind", "path", "served_by", "carried_by": [{"layer", "path", "size", "sha256"}], "why"}``, as
+        ``--json`` prints it; None where nothing has it.
+    """
+    path = asked.removeprefix(f"{LAYER_ROOT}/").strip("/")
+    if asked.startswith(f"{FUNCTION_ROOT}/"):
+        return _function_path(stack, asked)
+    if any(path in tree.entries for tree in stack.layers):
+        return _path(stack, asked, path)
+    return _module(stack, asked)
+
+
+def _function_path(stack: Stack, asked: str) -> dict[str, Any] | None:
+    path = asked.removeprefix(f"{FUNCTION_ROOT}/")
+    if not stack.function or path not in stack.function.entries:
+        return None
+    return _answer(asked, "path", asked, "the function", [], "layers are never extracted to /var/task")
+
+
+def _path(stack: Stack, asked: str, path: str) -> dict[str, Any]:
+    carriers = [number for number, tree in enumerate(stack.layers) if path in tree.entries]
+    winner = stack.winners.get(path)
+    rows = [_row(stack, number, path) for number in carriers]
+    if winner is None:
+        why = "another layer has a folder of that name; what Lambda makes of it is undocumented"
+    elif len(carriers) == 1:
+        why = "no other layer carries it"
+    elif len({row["sha256"] for row in rows}) == 1:
+        why = f"the last of {len(carriers)} layers with the same bytes"
+    else:
+        why = "of the layers that carry it, it is the last in order"
+    served = None if winner is None else stack.layer_name(winner)
+    return _answer(asked, "path", f"{LAYER_ROOT}/{path}", served, rows, why)
+
+
+def _module(stack: Stack, name: str) -> dict[str, Any] | None:
+    found = stack.find_module(name)
+    if found is None:
+        return None
+    parent, _, last = name.rpartition(".")
+    within = stack.find_module(parent) if parent else None
+    path = within.locations if within else stack.search_path
+    candidates = stack.candidates(last, path)
+    rows = [_module_row(stack, one) for one in candidates]
+    if found.kind == "namespace":
+        why = "it has no __init__ anywhere: a namespace package of all these folders"
+        return _answer(name, "namespace", None, None, rows, why)
+    if len(candidates) == 1:
+        why = "nothing else on sys.path has that name"
+    elif candidates[1].kind == "namespace":
+        why = "a module or a package with __init__ comes before folders without"
+    elif _folder(candidates[0]) == _folder(candidates[1]):
+        why = "in one folder a package comes before extension modules, these before source, source before bytecode"
+    else:
+        why = (
+            f"{_folder(candidates[0])} comes before {_folder(candidates[1])} on sys.path, whatever the layers' order"
+        )
+    carriers = [] if found.layer is None else _others(stack, found.path or "")
+    return _answer(name, found.kind, found.path, stack.layer_name(found.layer), [*rows, *carriers], why)
+
+
+def _others(stack: Stack, path: str) -> list[dict[str, Any]]:
+    """Layers whose file at this very path was replaced."""
+    inner, winner = path.removeprefix(f"{LAYER_ROOT}/"), stack.layer_of(path)
+    numbers = [n for n, tree in enumerate(stack.layers) if inner in tree.entries and n != winner]
+    return [_row(stack, number, inner) for number in numbers]
+
+
+def _folder(module: Module) -> str:
+    place = (module.path or f"{module.locations[0]}/").rpartition("/")[0]
+    return place.rpartition("/")[0] if module.kind == "package" else place
+
+
+def _row(stack: Stack, number: int, path: str) -> dict[str, Any]:
+    entry = stack.layers[number].entries[path]
+    name = stack.layer_name(number)
+    return {"layer": name, "path": f"{LAYER_ROOT}/{path}", "size": entry.size, "sha256": entry.sha256 or None}
+
+
+def _module_row(stack: Stack, module: Module) -> dict[str, Any]:
+    path = module.path or module.locations[0]
+    if path.startswith(f"{FUNCTION_ROOT}/"):
+        return {"layer": "the function", "path": path, "size": None, "sha256": None}
+    number = stack.layer_of(path) if module.path else None
+    if number is None:
+        carriers = [
+            stack.layer_name(number)
+            for number, tree in enumerate(stack.layers)
+            if path.removeprefix(f"{LAYER_ROOT}/") in tree.children
+        ]
+        return {"layer": ", ".join(carriers), "path": f"{path}/", "size": None, "sha256": None}
+    return _row(stack, number, path.removeprefix(f"{LAYER_ROOT}/"))
+
+
+def _answer(
+    asked: str, kind: str, path: str | None, served_by: str | None, carried_by: list[dict[str, Any]], why: str
+) -> dict[str, Any]:
+    return {"asked": asked, "kind": kind, "path": path, "served_by": served_by, "carried_by": carried_by, "why": why}

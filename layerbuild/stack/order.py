@@ -1,0 +1,98 @@
+"""The best order of a stack's layers, by trying all that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations, product
+from math import factorial, prod
+from typing import TYPE_CHECKING
+
+from layerbuild.errors import UsageError
+from layerbuild.stack.rules import order_findings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from layerbuild.checks import Finding
+    from layerbuild.stack import Stack
+
+# 7! orders of layers that all collide with each other take some seconds.
+_MOST_ORDERS = 5040
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What the search found.
+
+    Attributes:
+        tried: how many orders there are that can differ.
+        possible: how many orders there are at all.
+        best: those with the fewest errors, then the fewest warnings; each as layer numbers, in order.
+        errors, warnings: what the best still have.
+        always: the errors that every order has, as (code, path).
+    """
+
+    tried: int
+    possible: int
+    best: tuple[tuple[int, ...], ...]
+    errors: int
+    warnings: int
+    always: tuple[Finding, ...]
+
+
+def best_orders(stack: Stack) -> Orders:
+    """Tries every order that can make a difference.
+
+    Layers that carry no path in common, or the same bytes in it, come out the same in either order; only those that
+    collide are moved, and each group of them by itself.
+
+    Raises:
+        UsageError: there are more orders than can be tried.
+    """
+    groups = _colliding(stack)
+    tried = prod(factorial(len(group)) for group in groups)
+    if tried > _MOST_ORDERS:
+        what = f"{max(map(len, groups))} layers collide with each other, which makes {tried:,} orders"
+        raise UsageError("too-many-orders", what, hint="leave out layers, or build them from one lock")
+    results = []
+    for order in _orders(len(stack.layers), groups):
+        found = order_findings(stack.reordered(order))
+        errors = [one for one in found if one.severity == "error"]
+        results.append((len(errors), sum(one.severity == "warning" for one in found), order, errors))
+    errors, warnings = min(result[:2] for result in results)
+    everywhere = set.intersection(*({(one.code, one.path) for one in result[3]} for result in results))
+    always = {(one.code, one.path): one for one in results[0][3] if (one.code, one.path) in everywhere}
+    return Orders(
+        tried=tried,
+        possible=factorial(len(stack.layers)),
+        best=tuple(order for *counts, order, _ in results if tuple(counts) == (errors, warnings)),
+        errors=errors,
+        warnings=warnings,
+        always=tuple(always.values()),
+    )
+
+
+def _colliding(stack: Stack) -> list[list[int]]:
+    """Groups of layers that carry different bytes under one path, or two versions of one distribution."""
+    pairs = [one.layers for one in stack.carried if not one.identical]
+    pairs += [(one, other) for _, one, other in stack.kind_conflicts]
+    sites: dict[tuple[str, str], list[int]] = {}
+    for one in stack.installed:
+        if one.layer is not None:
+            sites.setdefault((one.site, one.name), []).append(one.layer)
+    pairs += [tuple(numbers) for numbers in sites.values()]
+    group = list(range(len(stack.layers)))
+    for numbers in pairs:
+        joined = {group[number] for number in numbers}
+        group = [min(joined) if one in joined else one for one in group]
+    return [[number for number, one in enumerate(group) if one == name] for name in sorted(set(group))]
+
+
+def _orders(count: int, groups: list[list[int]]) -> Iterator[tuple[int, ...]]:
+    """All orders that permute layers within their groups alone, the given one first."""
+    for choice in product(*(permutations(group) for group in groups)):
+        order = [0] * count
+        for group, chosen in zip(groups, choice, strict=True):
+            for place, number in zip(group, chosen, strict=True):
+                order[place] = number
+        yield tuple(order)
