@@ -17,7 +17,7 @@ import struct
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from layerbuild import __version__
 from layerbuild.cache import whole_file, write_text
@@ -25,9 +25,10 @@ from layerbuild.errors import BuildError, UsageError
 from layerbuild.layer import UNZIPPED_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from layerbuild.layer import Layer, LayerFile
+    from layerbuild.layer import Layer
 
 MANIFEST_VERSION = 1
 
@@ -99,16 +100,51 @@ def check_limits(layer: Layer, name: str) -> None:
         raise BuildError("too-many-files", f"{name} has {len(layer.files):,} files; a plain zip holds {_MAX_FILES:,}")
 
 
-def write_archive(layer: Layer, path: Path, *, epoch: int) -> Written:
+class Source(Protocol):
+    """A zip file that holds a member's compressed bytes."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Tells it from other files."""
+        ...
+
+
+class Packed(Protocol):
+    """A member to be written, as `layerbuild.layer.LayerFile` describes its fields; a link's `mode` says so."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def mode(self) -> int: ...
+    @property
+    def method(self) -> int: ...
+    @property
+    def crc(self) -> int: ...
+    @property
+    def compressed(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def source(self) -> Source | bytes: ...
+    @property
+    def offset(self) -> int: ...
+
+
+def write_archive(files: Iterable[Packed], path: Path, *, epoch: int) -> Written:
     """Writes a layer's zip; it appears at `path` whole or not at all.
 
     Args:
-        layer: what goes in, already sorted by path.
+        files: what goes in, already sorted by path.
         path: the zip file.
         epoch: the date of every member, as `source_date` gives it.
     """
     with whole_file(path) as output:
-        return _Writer(output, *_dos_date(epoch)).write(layer)
+        return _Writer(output, *_dos_date(epoch)).write(files)
 
 
 class _Writer:
@@ -121,10 +157,10 @@ class _Writer:
         self.buffer = bytearray()
         self.central: list[bytes] = []
 
-    def write(self, layer: Layer) -> Written:
+    def write(self, files: Iterable[Packed]) -> Written:
         with contextlib.ExitStack() as stack:
             opened: dict[str, BinaryIO] = {}
-            for file in layer.files:
+            for file in files:
                 self._header(file)
                 if isinstance(file.source, bytes):
                     self._add(file.source)
@@ -141,7 +177,7 @@ class _Writer:
         self._flush()
         return Written(code_sha256=base64.b64encode(self.hash.digest()).decode(), size=self.position)
 
-    def _header(self, file: LayerFile) -> None:
+    def _header(self, file: Packed) -> None:
         name = file.path.encode()
         common = (
             *(_UTF8 if len(name) != len(file.path) else 0, file.method, self.time, self.date),
@@ -269,16 +305,24 @@ class Manifest:
             }
             for wheel in layer.wheels
         ]
+        return cls.about(
+            written,
+            **given,
+            content_digest=layer.content_digest,
+            unzipped=layer.unzipped,
+            files=len(layer.files),
+            distributions=distributions,
+        )
+
+    @classmethod
+    def about(cls, written: Written, **given: Any) -> Manifest:
+        """The manifest of an archive just written; `given` is all that the archive itself does not say."""
         data = {
             "version": MANIFEST_VERSION,
             **given,
             "layerbuild": __version__,
             "code_sha256": written.code_sha256,
-            "content_digest": layer.content_digest,
             "zipped": written.size,
-            "unzipped": layer.unzipped,
-            "files": len(layer.files),
-            "distributions": distributions,
         }
         return cls(data={**data, "digest": _document_digest(data)})
 

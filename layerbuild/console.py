@@ -31,11 +31,11 @@ class Console:
     Args:
         quiet: print results, warnings and errors, nothing in between.
         as_json: results are one JSON document; tables are left out.
-        stacks: the stacks that the project's settings name, each with its layers in order.
+        stacks: the stacks that the project's settings name, as tables.
     """
 
     def __init__(
-        self, *, quiet: bool = False, as_json: bool = False, stacks: Mapping[str, Sequence[str]] | None = None
+        self, *, quiet: bool = False, as_json: bool = False, stacks: Mapping[str, dict[str, Any]] | None = None
     ) -> None:
         self.quiet = quiet
         self.as_json = as_json

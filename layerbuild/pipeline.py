@@ -228,7 +228,7 @@ def _make_one(job: Job, options: Options, builder: Builder, index: Index, report
         reporter.warn(f"{job.name}: the prune pattern {pattern!r} matches nothing")
     check_limits(layer, job.name)
     _check_budget(layer.unzipped, job)
-    written = write_archive(layer, path, epoch=epoch)
+    written = write_archive(layer.files, path, epoch=epoch)
     manifest = Manifest.of(
         layer,
         written,

@@ -17,7 +17,7 @@ from layerbuild.errors import UsageError
 from layerbuild.lock import normal_name
 from layerbuild.process import stop_if_interrupted
 from layerbuild.wheel import record_digest
-from layerbuild.zips import Problem, ZipError, ZipReader, link_target
+from layerbuild.zips import Problem, ZipError, ZipReader, inflate, link_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -237,12 +237,12 @@ def read_zip(path: Path, name: str, cache: Cache | None = None) -> Tree:
         if kept is not None:
             entries = [Entry(*row) for row in kept["entries"]]
             problems = [Problem(*row) for row in kept["problems"]]
-            return _tree(name, entries, problems, zipped=kept["zipped"], read=lambda inner: _read_member(path, inner))
+            return _tree(name, entries, problems, zipped=kept["zipped"], read=_Contents(path))
     entries, problems = _unpack(path)
     zipped = path.stat().st_size
     if cache:
         cache.keep_record("trees", key, {"entries": entries, "problems": problems, "zipped": zipped})
-    return _tree(name, entries, problems, zipped=zipped, read=lambda inner: _read_member(path, inner))
+    return _tree(name, entries, problems, zipped=zipped, read=_Contents(path))
 
 
 def _tree(name: str, entries: Iterable[Entry], problems: Sequence[Problem], **given: Any) -> Tree:
@@ -318,11 +318,26 @@ def _unpack_some(path: Path, reader: ZipReader, members: Sequence[ZipMember]) ->
     return entries, problems
 
 
-def _read_member(path: Path, inner: str) -> bytes:
+def zip_members(path: Path) -> list[ZipMember]:
+    """The readable members of a zip, without reading their content."""
     with path.open("rb") as file:
-        reader = ZipReader(file, limit=_MAX_UNPACKED)
-        member = next(member for member in reader.members if member.path == inner)
-        return b"".join(reader.content(member))
+        return ZipReader(file, limit=_MAX_UNPACKED).members
+
+
+class _Contents:
+    """Reads members of a zip by path; its directory is read once, when it is first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def _members(self) -> dict[str, ZipMember]:
+        return {member.path: member for member in zip_members(self._path)}
+
+    def __call__(self, path: str) -> bytes:
+        member = self._members[path]
+        with self._path.open("rb") as file:
+            return b"".join(inflate(file, member.offset, member.compressed, member.method, member.size))
 
 
 def read_folder(path: Path, name: str) -> Tree:

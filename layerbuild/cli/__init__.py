@@ -23,6 +23,7 @@ _COMMANDS = {
     "make": "layerbuild.cli.make",
     "lock": "layerbuild.cli.lock",
     "check": "layerbuild.cli.check",
+    "stack": "layerbuild.cli.stack",
     "recipes": "layerbuild.cli.recipes",
     "new": "layerbuild.cli.recipes",
     "runtimes": "layerbuild.cli.machine",
@@ -78,15 +79,16 @@ def layerbuild(ctx: click.Context, *, quiet: bool, debug: bool) -> None:
     layerbuild make -r reqs.txt --name web
     layerbuild lock --all --upgrade     take newer versions into the locks
     layerbuild check pillow             say whether it would load on Lambda
+    layerbuild stack pillow boto3       say what layers do to each other
     layerbuild COMMAND --help           says more, with examples
     """
-    ctx.obj = Console(quiet=quiet)
     ctx.meta["layerbuild.debug"] = debug
-    ctx.default_map = _settings(Path.cwd())
+    ctx.default_map, stacks = _settings(Path.cwd())
+    ctx.obj = Console(quiet=quiet, stacks=stacks)
 
 
-def _settings(project: Path) -> dict[str, Any]:
-    """Defaults of options from the project's settings file.
+def _settings(project: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Defaults of options, and the stacks, from the project's settings file.
 
     Raises:
         UsageError: it is not TOML, or names a command or option that does not exist.
@@ -94,7 +96,7 @@ def _settings(project: Path) -> dict[str, Any]:
     own, shared = project / "layerbuild.toml", project / "pyproject.toml"
     path = own if own.is_file() else shared
     if not path.is_file():
-        return {}
+        return {}, {}
     import tomllib
 
     try:
@@ -106,7 +108,33 @@ def _settings(project: Path) -> dict[str, Any]:
         data = tool.get("layerbuild", {}) if isinstance(tool, dict) else {}
     if not isinstance(data, dict):
         raise UsageError("settings-invalid", f"{path}: tool.layerbuild is not a table")
-    return {command: _command_settings(path, command, table) for command, table in data.items()}
+    stacks = data.pop("stacks", {})
+    if not isinstance(stacks, dict):
+        raise UsageError("settings-invalid", f"{path}: stacks is not a table")
+    for name, table in stacks.items():
+        _check_stack(path, name, table)
+    return {command: _command_settings(path, command, table) for command, table in data.items()}, stacks
+
+
+_STACK_KEYS: dict[str, type] = {"layers": list, "target": list, "function": str}
+
+
+def _check_stack(path: Path, name: str, table: Any) -> None:
+    """Refuses a stack of the settings that is not ``layers = […]``, with ``function`` and ``target`` besides."""
+    if not isinstance(table, dict) or not table.get("layers"):
+        what = f'{path}: stacks.{name} needs layers = ["…", "…"]'
+        raise UsageError(
+            "settings-invalid", what, hint="layers are named in the order in which a function lists them"
+        )
+    for key, value in table.items():
+        kind = _STACK_KEYS.get(key)
+        if kind is None:
+            raise UsageError(
+                "settings-invalid", f"{path}: stacks.{name} has no key {key!r}", causes=[nearest(key, _STACK_KEYS)]
+            )
+        if not isinstance(value, kind) or not all(isinstance(item, str) for item in value):
+            wanted = "a list of strings" if kind is list else "a string"
+            raise UsageError("settings-invalid", f"{path}: stacks.{name}.{key} must be {wanted}, not {value!r}")
 
 
 def _command_settings(path: Path, command: str, table: Any) -> dict[str, Any]:

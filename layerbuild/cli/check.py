@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,29 +112,43 @@ def check_command(
     if stacks:
         from layerbuild.cli.stack import named_stack
 
-        reports += [named_stack(console, name, target, out, cache, shown) for name in stacks]
+        for name in stacks:
+            reports += named_stack(console, name, target, out, cache, shown)
     return show(console, reports, shown)
 
 
 class Subject:
     """A layer as the command line named it: its files, its place, and what is known of it besides."""
 
-    def __init__(self, tree: Tree, path: Path, recipe: Recipe | None = None) -> None:
+    def __init__(self, tree: Tree, path: Path, recipe: Recipe | None = None, arn: str = "") -> None:
         self.tree = tree
         self.path = path
         self.recipe = recipe
+        self.arn = arn
+
+    @property
+    def identity(self) -> str | None:
+        """What versions of one layer have in common; None where that is unknown."""
+        if self.arn:
+            return self.arn.rpartition(":")[0]
+        return str(self.manifest["recipe"]) if self.manifest else str(self.path.resolve())
+
+    @cached_property
+    def manifest(self) -> dict[str, Any] | None:
+        """What stands beside the archive, if that is of these very bytes."""
+        from layerbuild.archive import Manifest
+
+        manifest = Manifest.read(self.path.with_suffix(".json")) if self.path.suffix == ".zip" else None
+        return manifest.data if manifest and manifest.describes(self.path) else None
 
     def targets(self, patterns: Sequence[str]) -> tuple[Target, ...]:
         """What the layer is for: what the user says, else its manifest, else its content."""
-        from layerbuild.archive import Manifest
         from layerbuild.checks import inferred_targets
         from layerbuild.target import Target, runtimes, select_targets
 
         if patterns:
             return select_targets(patterns)
-        manifest = Manifest.read(self.path.with_suffix(".json")) if self.path.suffix == ".zip" else None
-        if manifest and manifest.describes(self.path):
-            data = manifest.data
+        if data := self.manifest:
             return tuple(
                 Target(runtime, arch)
                 for runtime in runtimes()

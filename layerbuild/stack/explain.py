@@ -65,8 +65,9 @@ def _module(stack: Stack, name: str) -> dict[str, Any] | None:
     if found.kind == "namespace":
         why = "it has no __init__ anywhere: a namespace package of all these folders"
         return _answer(name, "namespace", None, None, rows, why)
+    carriers = [] if found.layer is None else _others(stack, found.path or "")
     if len(candidates) == 1:
-        why = "nothing else on sys.path has that name"
+        why = "it is the last of the layers that carry the file" if carriers else "nothing else has that name"
     elif candidates[1].kind == "namespace":
         why = "a module or a package with __init__ comes before folders without"
     elif _folder(candidates[0]) == _folder(candidates[1]):
@@ -75,7 +76,6 @@ def _module(stack: Stack, name: str) -> dict[str, Any] | None:
         why = (
             f"{_folder(candidates[0])} comes before {_folder(candidates[1])} on sys.path, whatever the layers' order"
         )
-    carriers = [] if found.layer is None else _others(stack, found.path or "")
     return _answer(name, found.kind, found.path, stack.layer_name(found.layer), [*rows, *carriers], why)
 
 

@@ -54,33 +54,33 @@ def best_orders(stack: Stack) -> Orders:
     if tried > _MOST_ORDERS:
         what = f"{max(map(len, groups))} layers collide with each other, which makes {tried:,} orders"
         raise UsageError("too-many-orders", what, hint="leave out layers, or build them from one lock")
-    results = []
+    results: list[tuple[tuple[int, int], tuple[int, ...], list[Finding]]] = []
     for order in _orders(len(stack.layers), groups):
         found = order_findings(stack.reordered(order))
         errors = [one for one in found if one.severity == "error"]
-        results.append((len(errors), sum(one.severity == "warning" for one in found), order, errors))
-    errors, warnings = min(result[:2] for result in results)
-    everywhere = set.intersection(*({(one.code, one.path) for one in result[3]} for result in results))
-    always = {(one.code, one.path): one for one in results[0][3] if (one.code, one.path) in everywhere}
+        results.append(((len(errors), sum(one.severity == "warning" for one in found)), order, errors))
+    fewest = min(counts for counts, _, _ in results)
+    everywhere = set.intersection(*({(one.code, one.path) for one in errors} for _, _, errors in results))
+    always = {(one.code, one.path): one for one in results[0][2] if (one.code, one.path) in everywhere}
     return Orders(
         tried=tried,
         possible=factorial(len(stack.layers)),
-        best=tuple(order for *counts, order, _ in results if tuple(counts) == (errors, warnings)),
-        errors=errors,
-        warnings=warnings,
+        best=tuple(order for counts, order, _ in results if counts == fewest),
+        errors=fewest[0],
+        warnings=fewest[1],
         always=tuple(always.values()),
     )
 
 
 def _colliding(stack: Stack) -> list[list[int]]:
     """Groups of layers that carry different bytes under one path, or two versions of one distribution."""
-    pairs = [one.layers for one in stack.carried if not one.identical]
-    pairs += [(one, other) for _, one, other in stack.kind_conflicts]
-    sites: dict[tuple[str, str], list[int]] = {}
+    pairs: list[tuple[int, ...]] = [carried.layers for carried in stack.carried if not carried.identical]
+    pairs += [(first, other) for _, first, other in stack.kind_conflicts]
+    copies: dict[tuple[str, str], dict[int, str]] = {}
     for one in stack.installed:
         if one.layer is not None:
-            sites.setdefault((one.site, one.name), []).append(one.layer)
-    pairs += [tuple(numbers) for numbers in sites.values()]
+            copies.setdefault((one.site, one.name), {})[one.layer] = one.version
+    pairs += [tuple(versions) for versions in copies.values() if len(set(versions.values())) > 1]
     group = list(range(len(stack.layers)))
     for numbers in pairs:
         joined = {group[number] for number in numbers}

@@ -52,7 +52,7 @@ trees = st.dictionaries(_paths, st.tuples(st.binary(max_size=300), st.booleans()
 
 def write(layer: Layer, folder: Path, *, epoch: int = EPOCH) -> Path:
     path = folder / "layer.zip"
-    write_archive(layer, path, epoch=epoch)
+    write_archive(layer.files, path, epoch=epoch)
     return path
 
 
@@ -140,14 +140,14 @@ def test_an_archive_larger_than_any_buffer_is_whole(tmp_path: Path) -> None:
 
 def test_what_was_written_is_told_as_lambda_tells_it(tmp_path: Path) -> None:
     path = tmp_path / "layer.zip"
-    written = write_archive(lay_out(make_wheel(tmp_path)), path, epoch=EPOCH)
+    written = write_archive(lay_out(make_wheel(tmp_path)).files, path, epoch=EPOCH)
     assert written.code_sha256 == base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode()
     assert written.size == path.stat().st_size
 
 
 def test_the_same_layer_makes_the_same_archive(tmp_path: Path) -> None:
     layers = [lay_out(make_wheel(tmp_path / name)) for name in ("one", "other")]
-    one, other = (write_archive(layer, tmp_path / "layer.zip", epoch=EPOCH) for layer in layers)
+    one, other = (write_archive(layer.files, tmp_path / "layer.zip", epoch=EPOCH) for layer in layers)
     assert one == other
 
 
@@ -307,7 +307,7 @@ def manifest_of(folder: Path) -> Manifest:
     layer = lay_out(
         make_wheel(folder, metadata="License-Expression: MIT\n"), make_wheel(folder, "größe", version="2.0")
     )
-    return Manifest.of(layer, write_archive(layer, folder / "layer.zip", epoch=EPOCH), **GIVEN)
+    return Manifest.of(layer, write_archive(layer.files, folder / "layer.zip", epoch=EPOCH), **GIVEN)
 
 
 def test_a_manifest_says_what_is_in_the_archive(tmp_path: Path) -> None:

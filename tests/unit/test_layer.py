@@ -176,7 +176,7 @@ def test_entry_points_become_programs_that_run(tmp_path: Path, place: Place) -> 
         files={"demo/__init__.py": "class App:\n    @staticmethod\n    def run(): return 'from the layer'\n"},
         entry_points="[console_scripts]\ndemo = demo:App.run\n",
     )
-    write_archive(lay_out(wheel, scripts=True, place=place), tmp_path / "layer.zip", epoch=EPOCH)
+    write_archive(lay_out(wheel, scripts=True, place=place).files, tmp_path / "layer.zip", epoch=EPOCH)
     opt = tmp_path / "opt"
     with zipfile.ZipFile(tmp_path / "layer.zip") as archive:
         archive.extractall(opt)
@@ -257,7 +257,9 @@ def test_the_order_of_wheels_does_not_matter(tmp_path: Path) -> None:
     archives = set()
     for order in itertools.permutations(wheels):
         layer = lay_out(*order)
-        archives.add((layer.content_digest, write_archive(layer, tmp_path / "layer.zip", epoch=EPOCH).code_sha256))
+        archives.add(
+            (layer.content_digest, write_archive(layer.files, tmp_path / "layer.zip", epoch=EPOCH).code_sha256)
+        )
     assert len(archives) == 1
 
 
