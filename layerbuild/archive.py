@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from layerbuild import __version__
 from layerbuild.cache import whole_file, write_text
 from layerbuild.errors import BuildError, UsageError
-from layerbuild.layer import UNZIPPED_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,28 +77,6 @@ class Written:
     size: int
 
 
-def check_limits(layer: Layer, name: str) -> None:
-    """Refuses a layer that Lambda would refuse.
-
-    Raises:
-        BuildError: it is empty, too large unzipped, or has more files than a zip without zip64 can list.
-    """
-    if not layer.files:
-        raise BuildError(
-            "layer-empty", f"{name} would be empty", hint="prune less, or look at the markers of its requirements"
-        )
-    if layer.unzipped >= UNZIPPED_LIMIT:
-        rows = sorted(distribution_sizes(layer).items(), key=lambda item: -item[1][0])
-        raise BuildError(
-            "layer-too-large",
-            f"{name} has {layer.unzipped:,} bytes unzipped; Lambda refuses {UNZIPPED_LIMIT:,} and more",
-            causes=[f"{owner}: {size:,} bytes" for owner, (size, _) in rows[:10]],
-            hint="prune it, or spread its packages over two recipes; `--explain-size` shows where the bytes are",
-        )
-    if len(layer.files) > _MAX_FILES:
-        raise BuildError("too-many-files", f"{name} has {len(layer.files):,} files; a plain zip holds {_MAX_FILES:,}")
-
-
 class Source(Protocol):
     """A zip file that holds a member's compressed bytes."""
 
@@ -142,7 +119,14 @@ def write_archive(files: Iterable[Packed], path: Path, *, epoch: int) -> Written
         files: what goes in, already sorted by path.
         path: the zip file.
         epoch: the date of every member, as `source_date` gives it.
+
+    Raises:
+        BuildError: there are more files than a zip without zip64 can list.
     """
+    files = tuple(files)
+    if len(files) > _MAX_FILES:
+        what = f"{path.name} would have {len(files):,} files; a plain zip holds {_MAX_FILES:,}"
+        raise BuildError("too-many-files", what, hint="prune it")
     with whole_file(path) as output:
         return _Writer(output, *_dos_date(epoch)).write(files)
 

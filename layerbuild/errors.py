@@ -39,6 +39,12 @@ class LayerbuildError(Exception):
         }
 
 
+class CheckError(LayerbuildError):
+    """Checks found errors in what would otherwise have been made."""
+
+    exit_code = 1
+
+
 class UsageError(LayerbuildError):
     """The command line, the settings or a recipe is wrong."""
 

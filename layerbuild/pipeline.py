@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from layerbuild import __version__
-from layerbuild.archive import MANIFEST_VERSION, Manifest, check_limits, source_date, write_archive
+from layerbuild.archive import MANIFEST_VERSION, Manifest, source_date, write_archive
 from layerbuild.cache import remove_leftovers
+from layerbuild.checks import accept, check_layer, refuse_errors
 from layerbuild.errors import BuildError, LayerbuildError, UsageError, machine_error
 from layerbuild.layer import Layer, Place, compose
 from layerbuild.locking import ensure_lock, update_lock
 from layerbuild.process import interrupted
 from layerbuild.target import ARCHITECTURES, default_targets, select_targets
+from layerbuild.tree import tree_of_layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -221,13 +223,11 @@ def _make_one(job: Job, options: Options, builder: Builder, index: Index, report
     beside = path.with_suffix(".json")
     manifest = None if options.force else Manifest.read(beside)
     if manifest and manifest.inputs == inputs and manifest.describes(path):
-        _check_budget(manifest.data["unzipped"], job)
         return Made(job=job, path=path, manifest=manifest, status="up-to-date", seconds=time.monotonic() - started)
     layer = compose_job(job, lock, builder)
     for pattern in layer.idle_patterns:
         reporter.warn(f"{job.name}: the prune pattern {pattern!r} matches nothing")
-    check_limits(layer, job.name)
-    _check_budget(layer.unzipped, job)
+    check_job(job, layer, reporter)
     written = write_archive(layer.files, path, epoch=epoch)
     manifest = Manifest.of(
         layer,
@@ -254,6 +254,21 @@ def compose_job(job: Job, lock: Lock, builder: Builder) -> Layer:
     wheels = builder.wheels(lock, job.targets[0], pure=job.shared)
     place = Place.shared() if job.shared else Place.versioned(job.targets[0].runtime.version)
     return compose(wheels, place, prune=job.recipe.prune, scripts=job.recipe.scripts)
+
+
+def check_job(job: Job, layer: Layer, reporter: Reporter) -> None:
+    """Checks a layer before anything of it is written; tells how many warnings there are.
+
+    Raises:
+        CheckError: there are errors that its recipe does not accept.
+    """
+    found = check_layer(tree_of_layer(layer, job.name), job.targets, budget=job.recipe.size_budget)
+    found = accept(found, job.recipe.accept)
+    refuse_errors(found, job.name)
+    codes = [one.code for one in found if one.severity == "warning" and one.accepted is None]
+    if codes:
+        told = f"{len(codes)} {'warning' if len(codes) == 1 else 'warnings'} ({', '.join(dict.fromkeys(codes))})"
+        reporter.note(f"{job.name}: {told}; `layerbuild check {job.recipe.name}` says more")
 
 
 def _refuse_container(job: Job, options: Options) -> None:
@@ -318,18 +333,10 @@ def _one_lock(job: Job, locks: Sequence[Lock]) -> Lock:
 
 
 def _inputs_digest(job: Job, lock: Lock, epoch: int) -> str:
-    """The digest of all that decides an archive's bytes."""
+    """The digest of all that decides an archive's bytes, and whether it is written at all."""
     recipe = job.recipe
     parts = [__version__, MANIFEST_VERSION, recipe.name, job.label, [str(target) for target in job.targets]]
     parts += [lock.digest, recipe.layout, recipe.scripts, recipe.prune.sets, recipe.prune.patterns, epoch]
+    # What decides whether it may be written.
+    parts += [recipe.size_budget, [one.code for one in recipe.accept]]
     return "sha256:" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _check_budget(unzipped: int, job: Job) -> None:
-    budget = job.recipe.size_budget
-    if budget is not None and unzipped > budget:
-        raise BuildError(
-            "over-budget",
-            f"{job.name} has {unzipped:,} bytes unzipped; its recipe allows {budget:,}",
-            hint="`--explain-size` shows where the bytes are; prune, or raise size-budget",
-        )

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.errors import UsageError, nearest
+from layerbuild.errors import CheckError, UsageError, nearest
 from layerbuild.target import ARCHITECTURES, MACHINES, Target, runtimes
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from layerbuild.recipe import Accept
     from layerbuild.tree import Tree
 
+_SHOWN = 10
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -96,6 +97,31 @@ def check_layer(tree: Tree, targets: Sequence[Target], *, budget: int | None = N
         for finding, names in for_targets.items()
     ]
     return in_order(found)
+
+
+def refuse_errors(findings: Iterable[Finding], name: str) -> None:
+    """Raises for errors that nobody has accepted.
+
+    Args:
+        findings: what was found.
+        name: of the layer that is not to be made.
+
+    Raises:
+        CheckError: there are some; it names them.
+    """
+    errors = [one for one in findings if one.severity == "error" and one.accepted is None]
+    if errors:
+        causes = [
+            f"{one.path}: {one.message} [{one.code}]" if one.path else f"{one.message} [{one.code}]" for one in errors
+        ]
+        if len(causes) > _SHOWN:
+            causes[_SHOWN:] = [f"and {len(causes) - _SHOWN} more"]
+        raise CheckError(
+            "checks-failed",
+            f"{name} is not made: {len(errors)} {'error' if len(errors) == 1 else 'errors'} found in it",
+            causes=causes,
+            hint=f"{errors[0].fix}; or accept it in the recipe with a reason: [[accept]]",
+        )
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

@@ -132,7 +132,8 @@ def _check_stack(path: Path, name: str, table: Any) -> None:
             raise UsageError(
                 "settings-invalid", f"{path}: stacks.{name} has no key {key!r}", causes=[nearest(key, _STACK_KEYS)]
             )
-        if not isinstance(value, kind) or not all(isinstance(item, str) for item in value):
+        strings = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if not (isinstance(value, str) if kind is str else strings):
             wanted = "a list of strings" if kind is list else "a string"
             raise UsageError("settings-invalid", f"{path}: stacks.{name}.{key} must be {wanted}, not {value!r}")
 

@@ -98,13 +98,13 @@ def stack_command(
         if suggest_order:
             report = replace(report, more={**(report.more or {}), "orders": _orders(one.stack)})
         reports.append(report)
+    if merge:
+        _merge(console, stacks[0], merge, shown)
     code = show(console, reports, shown)
     if shown["form"] == "text":
         for report in reports:
             _show_more(console, report)
-    if merge:
-        code = code or _merge(console, stacks[0], merge)
-    return code
+    return 0 if merge else code
 
 
 class Stacked:
@@ -298,15 +298,15 @@ def _check_merge(path: Path, stacks: Sequence[Stacked]) -> None:
         raise UsageError("bad-layer-name", problem)
 
 
-def _merge(console: Console, stacked: Stacked, path: Path) -> int:
+def _merge(console: Console, stacked: Stacked, path: Path, shown: dict[str, Any]) -> None:
     from layerbuild.archive import source_date
+    from layerbuild.checks import refuse_errors, select
     from layerbuild.stack.merge import merge
 
-    if any(one.severity == "error" and one.code != "stack-too-many" for one in stacked.findings()):
-        console.warn(f"{path} is not written: the stack has errors")
-        return 1
+    # What merging mends is no reason against it.
+    found = [one for one in stacked.findings() if one.code not in ("stack-too-many", "stack-size")]
+    refuse_errors(select(found, (), shown["ignore"]), path.name)
     places = [one.path for one in stacked.subjects]
     manifest = merge(stacked.stack, places, stacked.targets, path, epoch=source_date())
     sizes = f"{readable_size(manifest.data['zipped'])} zipped, {readable_size(manifest.data['unzipped'])} unzipped"
     console.note(f"made {path}: {sizes}")
-    return 0

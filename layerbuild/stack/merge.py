@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild import __version__
 from layerbuild.archive import Manifest, write_archive
-from layerbuild.errors import BuildError
-from layerbuild.layer import UNZIPPED_LIMIT
+from layerbuild.checks import refuse_errors, size
 from layerbuild.tree import zip_members
 from layerbuild.zips import STORED
 
@@ -62,12 +61,9 @@ def merge(stack: Stack, places: Sequence[Path], targets: Sequence[Target], path:
         epoch: the date of every member.
 
     Raises:
-        BuildError: the result would be too large for Lambda.
+        CheckError: the result would be empty, or too large for Lambda.
     """
-    unzipped = stack.merged.unzipped
-    if unzipped >= UNZIPPED_LIMIT:
-        what = f"merged, the layers have {unzipped:,} bytes unzipped; Lambda refuses {UNZIPPED_LIMIT:,} and more"
-        raise BuildError("layer-too-large", what, hint="prune the layers' recipes")
+    refuse_errors(size.check(stack.merged, None), path.name)
     members = list(_members(stack, places))
     written = write_archive(members, path, epoch=epoch)
     content = "".join(
@@ -86,7 +82,7 @@ def merge(stack: Stack, places: Sequence[Path], targets: Sequence[Target], path:
         archive=path.name,
         inputs_digest=_digest(json.dumps([__version__, epoch, sources])),
         content_digest=_digest(content),
-        unzipped=unzipped,
+        unzipped=stack.merged.unzipped,
         files=len(members),
         merged_from=sources,
         distributions=list(_distributions(stack, members)),

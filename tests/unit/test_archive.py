@@ -24,7 +24,6 @@ from layerbuild.archive import (
     Manifest,
     Written,
     archive_sizes,
-    check_limits,
     distribution_sizes,
     source_date,
     write_archive,
@@ -209,39 +208,13 @@ def test_the_time_zone_does_not_matter(tmp_path: Path) -> None:
         assert archive.infolist()[0].date_time == (2023, 11, 14, 22, 13, 20)
 
 
-def layer_of_size(folder: Path, size: int) -> Layer:
-    """A layer of two distributions with `size` bytes, without having them."""
-    layer = lay_out(make_wheel(folder), make_wheel(folder, "large"))
-    first = next(file for file in layer.files if file.owner.name == "large")
-    rest = [file for file in layer.files if file is not first]
-    grown = first._replace(size=size - sum(file.size for file in rest))
-    return Layer(files=(grown, *rest), wheels=layer.wheels)
-
-
-def test_a_layer_as_large_as_lambda_takes_is_accepted(tmp_path: Path) -> None:
-    check_limits(layer_of_size(tmp_path, 262_143_999), "demo")
-
-
-def test_a_layer_that_lambda_refuses_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BuildError) as caught:
-        check_limits(layer_of_size(tmp_path, 262_144_000), "demo-python3.12")
-    assert caught.value.code == "layer-too-large"
-    assert "demo-python3.12 has 262,144,000 bytes" in caught.value.what
-    assert [cause.split(":")[0] for cause in caught.value.causes] == ["large", "demo"]
-
-
-def test_an_empty_layer_is_refused() -> None:
-    with pytest.raises(BuildError) as caught:
-        check_limits(Layer(files=(), wheels=()), "demo")
-    assert caught.value.code == "layer-empty"
-
-
 def test_a_layer_with_more_files_than_a_plain_zip_can_list_is_refused(tmp_path: Path) -> None:
     (file, *_) = lay_out(make_wheel(tmp_path)).files
-    many = (file._replace(size=1),) * 65_535
-    check_limits(Layer(files=many[1:], wheels=(file.owner,)), "demo")
+    many = (file,) * 65_535
+    write_archive(many[1:], tmp_path / "demo.zip", epoch=EPOCH)
     with pytest.raises(BuildError) as caught:
-        check_limits(Layer(files=many, wheels=(file.owner,)), "demo")
+        write_archive(many, tmp_path / "larger.zip", epoch=EPOCH)
+    assert not (tmp_path / "larger.zip").exists()
     assert caught.value.code == "too-many-files"
     assert "65,535 files" in caught.value.what
 
