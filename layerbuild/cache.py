@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 CACHE_VARIABLE = "LAYERBUILD_CACHE_DIR"
-_KINDS = ("wheels", "facts", "choices", "trees")
+_KINDS = ("wheels", "facts", "choices", "trees", "findings")
 _SCRATCH = ".part"
 _LEFTOVER_SECONDS = 3600
 

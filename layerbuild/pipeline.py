@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from layerbuild import __version__
 from layerbuild.archive import MANIFEST_VERSION, Manifest, source_date, write_archive
 from layerbuild.cache import remove_leftovers
-from layerbuild.checks import accept, check_layer, refuse_errors
+from layerbuild.checks import accept, check_layer, known_findings, refuse_errors
 from layerbuild.errors import BuildError, LayerbuildError, UsageError, machine_error
 from layerbuild.layer import Layer, Place, compose
 from layerbuild.locking import ensure_lock, update_lock
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layerbuild.builders import Builder
+    from layerbuild.cache import Cache
+    from layerbuild.checks import Finding
     from layerbuild.index import Index
     from layerbuild.lock import Lock
     from layerbuild.recipe import Recipe
@@ -74,7 +76,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to make layers: `project` holds recipes and locks, `out` gets the archives."""
+    """How to make layers: `project` holds recipes and locks, `out` gets the archives, `cache` keeps findings."""
 
     project: Path
     out: Path
@@ -82,6 +84,7 @@ class Options:
     locked: bool = False
     force: bool = False
     jobs: int = 4
+    cache: Cache | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +230,7 @@ def _make_one(job: Job, options: Options, builder: Builder, index: Index, report
     layer = compose_job(job, lock, builder)
     for pattern in layer.idle_patterns:
         reporter.warn(f"{job.name}: the prune pattern {pattern!r} matches nothing")
-    check_job(job, layer, reporter)
+    check_job(job, layer, options.cache, reporter)
     written = write_archive(layer.files, path, epoch=epoch)
     manifest = Manifest.of(
         layer,
@@ -256,14 +259,19 @@ def compose_job(job: Job, lock: Lock, builder: Builder) -> Layer:
     return compose(wheels, place, prune=job.recipe.prune, scripts=job.recipe.scripts)
 
 
-def check_job(job: Job, layer: Layer, reporter: Reporter) -> None:
+def check_job(job: Job, layer: Layer, cache: Cache | None, reporter: Reporter) -> None:
     """Checks a layer before anything of it is written; tells how many warnings there are.
 
     Raises:
         CheckError: there are errors that its recipe does not accept.
     """
-    found = check_layer(tree_of_layer(layer, job.name), job.targets, budget=job.recipe.size_budget)
-    found = accept(found, job.recipe.accept)
+    budget = job.recipe.size_budget
+
+    def work() -> list[Finding]:
+        return check_layer(tree_of_layer(layer, job.name), job.targets, budget=budget)
+
+    key = f"{layer.content_digest} {' '.join(map(str, job.targets))} {budget}"
+    found = accept(known_findings(key, cache, work), job.recipe.accept)
     refuse_errors(found, job.name)
     codes = [one.code for one in found if one.severity == "warning" and one.accepted is None]
     if codes:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from layerbuild import __version__
 from layerbuild.errors import CheckError, UsageError, nearest
 from layerbuild.target import ARCHITECTURES, MACHINES, Target, runtimes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from layerbuild.cache import Cache
     from layerbuild.recipe import Accept
     from layerbuild.tree import Tree
 
+# To be raised whenever a rule finds something else in the same content.
+CHECKS_FORMAT = 1
 _SHOWN = 10
 SEVERITIES = ("error", "warning", "note")
 
@@ -97,6 +102,33 @@ def check_layer(tree: Tree, targets: Sequence[Target], *, budget: int | None = N
         for finding, names in for_targets.items()
     ]
     return in_order(found)
+
+
+def known_findings(key: str, cache: Cache | None, work: Callable[[], list[Finding]]) -> list[Finding]:
+    """The findings about one content, worked out once.
+
+    Args:
+        key: a digest of all that `work` looks at; the rules' own data need not be in it.
+        cache: where findings are kept.
+        work: finds them.
+    """
+    if cache is None:
+        return work()
+    key = hashlib.sha256(f"{CHECKS_FORMAT} {__version__} {_data_digest()} {key}".encode()).hexdigest()
+    kept = cache.record("findings", key)
+    if kept is not None:
+        return [Finding(**{**row, "targets": tuple(row["targets"])}) for row in kept]
+    found = work()
+    cache.keep_record("findings", key, [finding.as_json() for finding in found])
+    return found
+
+
+def _data_digest() -> str:
+    """Over the data files that findings depend on."""
+    digest = hashlib.sha256()
+    for name in ("libraries.toml", "runtimes.toml", "stdlib.toml", "checks/rules.toml"):
+        digest.update(files("layerbuild").joinpath(name).read_bytes())
+    return digest.hexdigest()
 
 
 def refuse_errors(findings: Iterable[Finding], name: str) -> None:

@@ -66,8 +66,9 @@ def make_command(
     for warning in pipeline.deprecation_warnings(jobs):
         console.warn(warning)
     index = Index()
-    builder = HostBuilder(Cache(default_cache_folder()), index, console)
-    given = pipeline.Options(project=Path.cwd(), **options)
+    cache = Cache(default_cache_folder())
+    builder = HostBuilder(cache, index, console)
+    given = pipeline.Options(project=Path.cwd(), cache=cache, **options)
     made: list[Made] = []
     failed: list[Failed] = []
     with console.progress():
