@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 CACHE_VARIABLE = "LAYERBUILD_CACHE_DIR"
-_KINDS = ("wheels", "facts", "choices", "trees", "findings")
+_KINDS = ("wheels", "facts", "choices", "trees", "findings", "layers")
 _SCRATCH = ".part"
 _LEFTOVER_SECONDS = 3600
 
@@ -132,6 +132,10 @@ class Cache:
     def wheel_path(self, sha256: str) -> Path:
         """Where the wheel with this sha256 (hex) lies, or would."""
         return self.root / "wheels" / sha256[:2] / f"{sha256}.whl"
+
+    def layer_path(self, sha256: str) -> Path:
+        """Where the published layer's zip with this sha256 (hex) lies, or would."""
+        return self.root / "layers" / sha256[:2] / f"{sha256}.zip"
 
     def new_wheel(self) -> contextlib.AbstractContextManager[Path]:
         """A file to download to; see `scratch_file`."""

@@ -155,6 +155,12 @@ def default_targets() -> tuple[Target, ...]:
     return tuple(target for target in all_targets() if not target.runtime.deprecated)
 
 
+def targets_named(runtime_names: Iterable[str], architectures: Iterable[str]) -> tuple[Target, ...]:
+    """The targets of some runtimes on some architectures, as AWS names them; unknown names are passed over."""
+    names, arches = set(runtime_names), set(architectures)
+    return tuple(one for one in all_targets() if one.runtime.name in names and one.arch in arches)
+
+
 def select_targets(patterns: Iterable[str], among: Iterable[Target] | None = None) -> tuple[Target, ...]:
     """The targets that match any of `patterns` (shell wildcards, such as ``python3.1*-arm64``).
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from layerbuild.cache import Cache
     from layerbuild.checks import Finding
+    from layerbuild.publish.registry import Published
     from layerbuild.recipe import Recipe
     from layerbuild.report import Report
     from layerbuild.target import Target
@@ -118,13 +119,29 @@ def check_command(
 
 
 class Subject:
-    """A layer as the command line named it: its files, its place, and what is known of it besides."""
+    """A layer as the command line named it: its files, its place, and what is known of it besides.
 
-    def __init__(self, tree: Tree, path: Path, recipe: Recipe | None = None, arn: str = "") -> None:
+    `uri` names it in reports that are about files.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        path: Path,
+        recipe: Recipe | None = None,
+        arn: str = "",
+        published: Published | None = None,
+    ) -> None:
         self.tree = tree
         self.path = path
         self.recipe = recipe
         self.arn = arn
+        self.published = published
+
+    @property
+    def uri(self) -> str:
+        """Its file; an ARN stands for itself."""
+        return self.arn or self.path.as_posix()
 
     @property
     def identity(self) -> str | None:
@@ -144,18 +161,16 @@ class Subject:
     def targets(self, patterns: Sequence[str]) -> tuple[Target, ...]:
         """What the layer is for: what the user says, else its manifest, else its content."""
         from layerbuild.checks import inferred_targets
-        from layerbuild.target import Target, runtimes, select_targets
+        from layerbuild.target import select_targets, targets_named
 
         if patterns:
             return select_targets(patterns)
         if data := self.manifest:
-            return tuple(
-                Target(runtime, arch)
-                for runtime in runtimes()
-                if runtime.name in data["runtimes"]
-                for arch in data["architectures"]
-            )
-        return inferred_targets(self.tree)
+            return targets_named(data["runtimes"], data["architectures"])
+        found = inferred_targets(self.tree)
+        if not found and self.published:
+            return targets_named(self.published.runtimes, self.published.architectures)
+        return found
 
 
 def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
@@ -167,6 +182,12 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
     from layerbuild.recipe import load_recipe, recipe_folders
     from layerbuild.tree import read_tree
 
+    if name.startswith("arn:"):
+        from layerbuild.publish.registry import download
+
+        published = download(name, cache)
+        yield Subject(read_tree(published.path, name, cache), published.path, arn=name, published=published)
+        return
     path = Path(name)
     looks_like_a_path = path.suffix == ".zip" or os.sep in name or path.exists()
     if not looks_like_a_path and name in recipe_folders(Path.cwd()):
@@ -194,7 +215,7 @@ def _checked(subject: Subject, patterns: Sequence[str], shown: dict[str, Any]) -
     return Report(
         subject=subject.tree.name,
         kind="layer",
-        uri=subject.path.as_posix(),
+        uri=subject.uri,
         targets=tuple(map(str, targets)),
         findings=tuple(checks.select(found, shown["select"], shown["ignore"])),
         zipped=subject.tree.zipped,

@@ -148,7 +148,7 @@ class Stacked:
         return Report(
             subject=name,
             kind="stack",
-            uri=self.subjects[-1].path.as_posix(),
+            uri=self.subjects[-1].uri,
             targets=tuple(map(str, self.targets)),
             findings=tuple(select(self.findings(), shown["select"], shown["ignore"])),
             zipped=None,

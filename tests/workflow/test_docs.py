@@ -27,7 +27,8 @@ def error_codes() -> dict[str, set[int]]:
     exits = {"CheckError": 1, "UsageError": 2, "BuildError": 3, "MachineError": 4, "InternalError": 70}
     found: dict[str, set[int]] = {}
     for kind, first, second in re.findall(
-        r'(CheckError|UsageError|BuildError|MachineError|InternalError)\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?', SOURCES
+        r'(CheckError|UsageError|BuildError|MachineError|InternalError)\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',
+        SOURCES,
     ):
         for code in filter(None, (first, second)):
             found.setdefault(code, set()).add(exits[kind])
@@ -89,7 +90,9 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
         assert part.replace("pip install", "python -m pip install --quiet") in script or part in script
 
 
-@pytest.mark.parametrize("command", [None, "make", "lock", "check", "stack", "recipes", "new", "runtimes", "cache", "completion"])
+@pytest.mark.parametrize(
+    "command", [None, "make", "lock", "check", "stack", "recipes", "new", "runtimes", "cache", "completion"]
+)
 def test_help_has_an_example_and_fits(command: str | None, cli: Callable[..., Ran]) -> None:
     ran = cli(*([command] if command else []), "--help")
     assert ran.code == 0

@@ -1,0 +1,1 @@
+"""What layerbuild does with AWS."""

@@ -1,0 +1,106 @@
+"""AWS Lambda's registry of layer versions. The only code that talks to AWS, and that imports boto3."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from layerbuild.cache import whole_file
+from layerbuild.errors import BuildError, MachineError, UsageError
+from layerbuild.process import stop_if_interrupted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from layerbuild.cache import Cache
+
+ARN = re.compile(r"arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):\d{12}:layer:[a-zA-Z0-9-_]{1,140}:\d+")
+_TIMEOUT = 30
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Published:
+    """A layer version that was downloaded: where its zip is, and what it says that it is for."""
+
+    path: Path
+    runtimes: tuple[str, ...]
+    architectures: tuple[str, ...]
+
+
+def download(arn: str, cache: Cache) -> Published:
+    """Fetches a layer version with the user's own AWS credentials; its bytes are kept under their hash.
+
+    Raises:
+        UsageError: `arn` is not that of a layer version, or there is none.
+        MachineError: there are no credentials, they do not suffice, or AWS cannot be reached.
+        BuildError: what arrives is not what AWS says of it.
+    """
+    match = ARN.fullmatch(arn)
+    if match is None:
+        hint = "such as arn:aws:lambda:eu-west-1:123456789012:layer:pillow:7, with the version"
+        raise UsageError("layer-not-found", f"{arn} is not the ARN of a layer version", hint=hint)
+    answer = _version(arn, match["region"])
+    content = answer["Content"]
+    sha256 = base64.b64decode(content["CodeSha256"]).hex()
+    path = cache.layer_path(sha256)
+    if not _holds(path, sha256):
+        _fetch(arn, content["Location"], path, sha256)
+    return Published(
+        path=path,
+        runtimes=tuple(answer.get("CompatibleRuntimes", ())),
+        architectures=tuple(answer.get("CompatibleArchitectures", ())),
+    )
+
+
+def _version(arn: str, region: str) -> dict[str, Any]:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        answer: dict[str, Any] = boto3.client("lambda", region_name=region).get_layer_version_by_arn(Arn=arn)
+    except NoCredentialsError:
+        hint = "set AWS_PROFILE, or log in as for the AWS command line"
+        raise MachineError("no-credentials", "there are no AWS credentials here", hint=hint) from None
+    except ClientError as error:
+        told = error.response.get("Error", {})
+        if told.get("Code") == "ResourceNotFoundException":
+            raise UsageError("layer-not-found", f"AWS has no layer version {arn}") from None
+        causes = [f"{told.get('Code')}: {told.get('Message')}"]
+        hint = "reading it takes lambda:GetLayerVersion, from its owner and from your own policies"
+        raise MachineError("aws-refused", f"AWS does not give {arn}", causes=causes, hint=hint) from None
+    except BotoCoreError as error:
+        raise MachineError("aws-unreachable", "AWS cannot be asked", causes=[str(error)]) from None
+    return answer
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _fetch(arn: str, location: str, path: Path, sha256: str) -> None:
+    """Downloads from a presigned address, which is good for ten minutes and never shown."""
+    import requests
+
+    digest = hashlib.sha256()
+    try:
+        with requests.get(location, stream=True, timeout=_TIMEOUT) as response, whole_file(path) as file:
+            response.raise_for_status()
+            for chunk in response.iter_content(_CHUNK):
+                stop_if_interrupted()
+                digest.update(chunk)
+                file.write(chunk)
+            if digest.hexdigest() != sha256:
+                hint = "something between AWS and here changed it: try again"
+                raise BuildError("hash-mismatch", f"what arrived is not {arn}", hint=hint)
+    except requests.RequestException as error:
+        # Its text holds the address, which is a credential for as long as it is good.
+        causes = [type(error).__name__]
+        raise MachineError("aws-unreachable", f"{arn} cannot be downloaded", causes=causes) from None
