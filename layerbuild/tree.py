@@ -96,6 +96,7 @@ class Tree:
         distributions: what is installed in it, sorted by place.
         problems: what is wrong with the zip or the folder itself.
         zipped: bytes of the zip, or None for a folder.
+        digest: sha256 of the zip, where it was needed; else empty.
         read: gives the content of a file by its path.
     """
 
@@ -104,6 +105,7 @@ class Tree:
     distributions: tuple[Distribution, ...]
     problems: tuple[Problem, ...] = ()
     zipped: int | None = None
+    digest: str = ""
     read: Callable[[str], bytes] = field(repr=False, default=lambda _path: b"")
 
     @cached_property
@@ -229,20 +231,25 @@ def read_zip(path: Path, name: str, cache: Cache | None = None) -> Tree:
     Raises:
         OSError: the file cannot be read.
     """
-    key = ""
+    digest = ""
     if cache:
         with path.open("rb") as file:
-            key = f"{hashlib.file_digest(file, 'sha256').hexdigest()}-{TREE_FORMAT}"
-        kept = cache.record("trees", key)
-        if kept is not None:
-            entries = [Entry(*row) for row in kept["entries"]]
-            problems = [Problem(*row) for row in kept["problems"]]
-            return _tree(name, entries, problems, zipped=kept["zipped"], read=_Contents(path))
-    entries, problems = _unpack(path)
-    zipped = path.stat().st_size
-    if cache:
-        cache.keep_record("trees", key, {"entries": entries, "problems": problems, "zipped": zipped})
-    return _tree(name, entries, problems, zipped=zipped, read=_Contents(path))
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    key = f"{digest}-{TREE_FORMAT}"
+    kept = cache.record("trees", key) if cache else None
+    if kept is None:
+        entries, problems = _unpack(path)
+        kept = {"entries": entries, "problems": problems, "zipped": path.stat().st_size}
+        if cache:
+            cache.keep_record("trees", key, kept)
+    return _tree(
+        name,
+        [Entry(*row) for row in kept["entries"]],
+        [Problem(*row) for row in kept["problems"]],
+        zipped=kept["zipped"],
+        digest=digest,
+        read=_Contents(path),
+    )
 
 
 def _tree(name: str, entries: Iterable[Entry], problems: Sequence[Problem], **given: Any) -> Tree:

@@ -109,7 +109,7 @@ def check_command(
         raise UsageError(
             "usage", f"there is nothing to check in {out}", hint="name a zip, a folder, a recipe or an ARN"
         )
-    reports = [_checked(subject, target, shown) for name in given for subject in subjects(name, out, cache)]
+    reports = [_checked(subject, target, cache, shown) for name in given for subject in subjects(name, out, cache)]
     if stacks:
         from layerbuild.cli.stack import named_stack
 
@@ -202,14 +202,18 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
     yield Subject(read_tree(path, name, cache), path)
 
 
-def _checked(subject: Subject, patterns: Sequence[str], shown: dict[str, Any]) -> Report:
+def _checked(subject: Subject, patterns: Sequence[str], cache: Cache, shown: dict[str, Any]) -> Report:
     from layerbuild import checks
     from layerbuild.checks.size import largest
     from layerbuild.report import Report
 
     targets = subject.targets(patterns)
     recipe = subject.recipe
-    found = checks.check_layer(subject.tree, targets, budget=recipe.size_budget if recipe else None)
+    budget = recipe.size_budget if recipe else None
+    key = f"{subject.tree.digest} {' '.join(map(str, targets))} {budget}"
+    found = checks.known_findings(
+        key, cache if subject.tree.digest else None, lambda: checks.check_layer(subject.tree, targets, budget=budget)
+    )
     if recipe:
         found = checks.accept(found, recipe.accept)
     return Report(
