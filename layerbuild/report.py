@@ -133,8 +133,7 @@ def _sarif_result(report: Report, finding: Finding, codes: Sequence[str]) -> dic
 
 def _sentence(report: Report, finding: Finding) -> str:
     where = f"{finding.path}: " if finding.path else ""
-    whose = f" ({finding.package})" if finding.package else ""
-    return f"{report.subject}: {where}{finding.message}{whose}. {finding.fix[:1].upper()}{finding.fix[1:]}."
+    return f"{report.subject}: {where}{finding.message}{finding.whose}. {finding.fix[:1].upper()}{finding.fix[1:]}."
 
 
 def as_github(reports: Iterable[Report]) -> Iterator[str]:

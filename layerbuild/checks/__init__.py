@@ -46,6 +46,7 @@ class Finding:
         message: what it found, with names.
         path: the file or folder that it is about, below /opt; None for the layer as a whole.
         package: the distribution that it belongs to, with its version.
+        files: how many files it holds for, `path` being the first.
         severity: the rule's, unless the finding is weaker or stronger.
         fix: the rule's, unless there is a better one for this finding.
         targets: those that it holds for; empty for all.
@@ -56,6 +57,7 @@ class Finding:
     message: str
     path: str | None = None
     package: str | None = None
+    files: int = 1
     severity: str = ""
     fix: str = ""
     targets: tuple[str, ...] = ()
@@ -66,9 +68,15 @@ class Finding:
         object.__setattr__(self, "severity", self.severity or rule.severity)
         object.__setattr__(self, "fix", self.fix or rule.fix)
 
+    @property
+    def whose(self) -> str:
+        """The distribution and the number of files in brackets, after a space; empty where there is nothing to say."""
+        told = [self.package or "", f"{self.files:,} files" if self.files > 1 else ""]
+        return f" ({', '.join(filter(None, told))})" if any(told) else ""
+
     def as_json(self) -> dict[str, Any]:
         """The finding as it appears in ``--json`` output."""
-        keys = ("code", "severity", "path", "package", "message", "fix")
+        keys = ("code", "severity", "path", "package", "files", "message", "fix")
         return {key: getattr(self, key) for key in keys} | {"targets": list(self.targets), "accepted": self.accepted}
 
 
@@ -143,9 +151,7 @@ def refuse_errors(findings: Iterable[Finding], name: str) -> None:
     """
     errors = [one for one in findings if one.severity == "error" and one.accepted is None]
     if errors:
-        causes = [
-            f"{one.path}: {one.message} [{one.code}]" if one.path else f"{one.message} [{one.code}]" for one in errors
-        ]
+        causes = [f"{one.message}{one.whose} [{one.code}]" for one in errors]
         if len(causes) > _SHOWN:
             causes[_SHOWN:] = [f"and {len(causes) - _SHOWN} more"]
         raise CheckError(

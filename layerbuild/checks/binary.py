@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.checks import Finding
@@ -44,7 +45,16 @@ def extension_of(path: str) -> Extension | None:
 
 
 def check(tree: Tree, target: Target) -> Iterator[Finding]:
-    """The ``binary`` rules."""
+    """The ``binary`` rules; the same about several files of one distribution is one finding."""
+    alike: dict[Finding, list[str]] = {}
+    for finding in _each(tree, target):
+        gist = replace(finding, path=None) if finding.package else finding
+        alike.setdefault(gist, []).append(finding.path or "")
+    for gist, paths in alike.items():
+        yield replace(gist, path=min(paths) or None, files=len(paths))
+
+
+def _each(tree: Tree, target: Target) -> Iterator[Finding]:
     compiled = {f"/opt/{path}": entry.facts["elf"] for path, entry in tree.entries.items() if "elf" in entry.facts}
     for path, entry in tree.entries.items():
         if (system := entry.facts.get("foreign")) and path.endswith(".so"):

@@ -231,10 +231,17 @@ def _bytecode(tree: Tree, target: Target) -> Iterator[Finding]:
         if "pyc" in entry.facts and (problem := _bytecode_problem(tree, target, path, entry)):
             bad.setdefault(problem, []).append(path)
     for (severity, text), paths in bad.items():
-        message = f"{_count(paths, 'file')} {text}"
+        message = f"it is {text}"
         owners = {_package(tree, path) for path in paths}
         package = owners.pop() if len(owners) == 1 else None
-        yield Finding(code="contents-bytecode", severity=severity, path=paths[0], package=package, message=message)
+        yield Finding(
+            code="contents-bytecode",
+            severity=severity,
+            path=paths[0],
+            package=package,
+            files=len(paths),
+            message=message,
+        )
 
 
 def _bytecode_problem(tree: Tree, target: Target, path: str, entry: Entry) -> tuple[str, str] | None:
@@ -244,7 +251,7 @@ def _bytecode_problem(tree: Tree, target: Target, path: str, entry: Entry) -> tu
     cached = _PYC.fullmatch(path)
     if cached is None:
         if path.endswith(".pyc") and f"{path[:-1]}" in tree.entries:
-            return "warning", "beside their sources, where Python does not look for them"
+            return "warning", "beside its source, where Python does not look for it"
         return ("error", "of another Python, without source") if magic != right else None
     source = f"{cached['folder'] or ''}{cached['stem']}.py"
     if cached["tag"] != "cpython-{}{}".format(*target.runtime.version) or magic != right:
@@ -255,7 +262,7 @@ def _bytecode_problem(tree: Tree, target: Target, path: str, entry: Entry) -> tu
         return "warning", "tied to the date of the source, which a zip does not keep"
     if _source_hash(tree.read(source), target) in (None, b"".join(word.to_bytes(4, "little") for word in rest)):
         return None
-    return ("warning" if flags & 2 else "error"), "of another content than the source has now"
+    return ("warning" if flags & 2 else "error"), "compiled from another content than its source has now"
 
 
 def _source_hash(source: bytes, target: Target) -> bytes | None:

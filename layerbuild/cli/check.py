@@ -14,7 +14,7 @@ from layerbuild.console import Console, readable_size
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from layerbuild.cache import Cache
     from layerbuild.checks import Finding
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "sarif", "github")
 _STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
-_SHOWN_PATHS = 3
+_SHOWN = 12
 
 
 def finding_options(function: Any) -> Any:
@@ -277,38 +277,29 @@ def show_report(console: Console, report: Report) -> None:
     console.result("  " + (", ".join(told) if told else console.styled("no findings", "green")))
 
 
+def short_path(path: str) -> str:
+    """A path as it is shown: below site-packages, where most lie."""
+    return path.rpartition("/site-packages/")[2] or path
+
+
 def _show_group(console: Console, severity: str, code: str, accepted: str | None, found: list[Finding]) -> None:
     head = (
         console.styled(f"{severity}:", _STYLES[severity]) if accepted is None else console.styled("accepted:", "dim")
     )
     from layerbuild.checks import rules
 
-    console.result(f"  {head} {rules()[code].summary} " + console.styled(f"[{code}]", "dim"))
+    console.paragraph(f"{head} {rules()[code].summary} " + console.styled(f"[{code}]", "dim"), indent=2)
     if accepted is not None:
         console.paragraph(f"because {accepted}", indent=4)
         return
-    for package, findings in _by_package(found):
-        for finding in findings[:_SHOWN_PATHS]:
-            where = f"{finding.path}: " if finding.path else ""
-            whose = f" ({package})" if package else ""
-            only = f" [{', '.join(finding.targets)}]" if finding.targets else ""
-            console.paragraph(f"{where}{finding.message}{whose}{only}", indent=4)
-        if len(findings) > _SHOWN_PATHS:
-            console.paragraph(
-                f"and {len(findings) - _SHOWN_PATHS} more like it{f' in {package}' if package else ''}", indent=4
-            )
+    for finding in found[:_SHOWN]:
+        where = f"{short_path(finding.path)}: " if finding.path else ""
+        only = f" [{', '.join(finding.targets)}]" if finding.targets else ""
+        console.paragraph(f"{where}{finding.message}{finding.whose}{only}", indent=4)
+    if len(found) > _SHOWN:
+        console.paragraph(f"and {len(found) - _SHOWN:,} more, which --json lists", indent=4)
     for fix in dict.fromkeys(finding.fix for finding in found):
         console.paragraph(f"fix: {fix}", indent=4)
-
-
-def _by_package(found: Iterable[Finding]) -> Iterator[tuple[str | None, list[Finding]]]:
-    groups: dict[tuple[str | None, str], list[Finding]] = {}
-    for finding in found:
-        # Files of one package that lack the same library are told once or twice, not a hundred times.
-        gist = finding.message if finding.package else ""
-        groups.setdefault((finding.package, gist), []).append(finding)
-    for (package, _), findings in groups.items():
-        yield package, findings
 
 
 def _list_rules(console: Console, *, as_json: bool) -> int:
