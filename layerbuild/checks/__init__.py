@@ -69,8 +69,13 @@ class Finding:
         object.__setattr__(self, "fix", self.fix or rule.fix)
 
     @property
+    def place(self) -> str:
+        """The path as people are shown it, below site-packages where it lies there; empty without one."""
+        return (self.path or "").rpartition("/site-packages/")[2]
+
+    @property
     def whose(self) -> str:
-        """The distribution and the number of files in brackets, after a space; empty where there is nothing to say."""
+        """The distribution and the number of files, in brackets after a space; empty without both."""
         told = [self.package or "", f"{self.files:,} files" if self.files > 1 else ""]
         return f" ({', '.join(filter(None, told))})" if any(told) else ""
 
@@ -151,7 +156,7 @@ def refuse_errors(findings: Iterable[Finding], name: str) -> None:
     """
     errors = [one for one in findings if one.severity == "error" and one.accepted is None]
     if errors:
-        causes = [f"{one.message}{one.whose} [{one.code}]" for one in errors]
+        causes = [f"{one.place}{': ' if one.path else ''}{one.message}{one.whose} [{one.code}]" for one in errors]
         if len(causes) > _SHOWN:
             causes[_SHOWN:] = [f"and {len(causes) - _SHOWN} more"]
         raise CheckError(

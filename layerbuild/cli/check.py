@@ -277,11 +277,6 @@ def show_report(console: Console, report: Report) -> None:
     console.result("  " + (", ".join(told) if told else console.styled("no findings", "green")))
 
 
-def short_path(path: str) -> str:
-    """A path as it is shown: below site-packages, where most lie."""
-    return path.rpartition("/site-packages/")[2] or path
-
-
 def _show_group(console: Console, severity: str, code: str, accepted: str | None, found: list[Finding]) -> None:
     head = (
         console.styled(f"{severity}:", _STYLES[severity]) if accepted is None else console.styled("accepted:", "dim")
@@ -293,7 +288,7 @@ def _show_group(console: Console, severity: str, code: str, accepted: str | None
         console.paragraph(f"because {accepted}", indent=4)
         return
     for finding in found[:_SHOWN]:
-        where = f"{short_path(finding.path)}: " if finding.path else ""
+        where = f"{finding.place}: " if finding.path else ""
         only = f" [{', '.join(finding.targets)}]" if finding.targets else ""
         console.paragraph(f"{where}{finding.message}{finding.whose}{only}", indent=4)
     if len(found) > _SHOWN:
