@@ -38,6 +38,7 @@ _MADE_BY_UNIX = 3 << 8 | 20
 _NEEDS_DEFLATE = 20
 _UTF8 = 0x800
 _MAX_FILES = 0xFFFE
+_LARGEST_MANIFEST = 16 * 1024**2
 _BUFFER = 1 << 20
 _EARLIEST = 315_532_800  # 1980-01-01, where the zip format's dates begin
 _SITE = re.compile(r"python(/lib/python3\.\d+/site-packages)?")
@@ -266,6 +267,8 @@ class Manifest:
     def read(cls, path: Path) -> Manifest | None:
         """The manifest at `path`; None where there is none, or it is damaged or of another version."""
         try:
+            if not path.is_file() or path.stat().st_size > _LARGEST_MANIFEST:
+                return None
             data = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
             return None

@@ -78,6 +78,10 @@ class Console:
         """A line of the result. What comes from files may hold control characters: they are shown as such."""
         sys.stdout.write(_visible(text, sys.stdout) + "\n")
 
+    def text(self, text: str) -> None:
+        """A result of several lines, none of which comes from elsewhere."""
+        sys.stdout.write(text + "\n")
+
     def paragraph(self, text: str, *, indent: int) -> None:
         """Prose of the result, wrapped where a terminal is narrower."""
         import textwrap
@@ -95,7 +99,7 @@ class Console:
 
     def document(self, data: Any) -> None:
         """The result as JSON."""
-        self.result(json.dumps(data, indent=2))
+        self.text(json.dumps(data, indent=2))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
         """The result as aligned columns; those named in `numbers` are aligned to the right.
@@ -174,8 +178,8 @@ class Console:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
 
-# Control characters, but for line ends, tabs, and the sequences that colour text.
-_CONTROLS = re.compile(r"\x1b\[\d+m|[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# Control characters, but for tabs and the sequences that colour text.
+_CONTROLS = re.compile(r"\x1b\[\d+m|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def _visible(text: str, stream: TextIO) -> str:

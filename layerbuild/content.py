@@ -18,6 +18,7 @@ _METADATA = (".dist-info/METADATA", ".egg-info/PKG-INFO")
 _RECORD = ".dist-info/RECORD"
 _LARGEST_TEXT = 8 * 1024**2
 _LARGEST_HEAD = 4096
+_MOST_REQUIREMENTS = 2000
 _LARGEST_IN_MEMORY = 24 * 1024**2
 _PYC_HEADER = struct.Struct("<4I")
 
@@ -107,4 +108,5 @@ def _distribution(text: str) -> dict[str, Any]:
     from packaging.metadata import parse_email
 
     raw, _ = parse_email(text)
-    return {"name": raw.get("name", ""), "version": raw.get("version", ""), "requires": raw.get("requires_dist", [])}
+    requires = raw.get("requires_dist", [])[:_MOST_REQUIREMENTS]
+    return {"name": raw.get("name", ""), "version": raw.get("version", ""), "requires": requires}

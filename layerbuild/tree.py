@@ -17,7 +17,7 @@ from layerbuild.errors import UsageError
 from layerbuild.lock import normal_name
 from layerbuild.process import stop_if_interrupted
 from layerbuild.wheel import record_digest
-from layerbuild.zips import Problem, ZipError, ZipReader, inflate, link_target
+from layerbuild.zips import LARGEST, Problem, ZipContents, ZipError, ZipReader, link_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 # Part of the key under which trees are cached: to be raised whenever what is read changes.
 TREE_FORMAT = 1
 
-# Four times what Lambda takes: enough to say how much too large a layer is.
-_MAX_UNPACKED = 1024**3
 _MAX_HOPS = 40
+_DEEPEST = 200
 _CHUNK = 1 << 20
 _WORKERS = 4
 _INFO = re.compile(r"(?:(?P<site>.+)/)?(?P<info>[^/]+\.(?:dist|egg)-info)/(?:METADATA|PKG-INFO)")
@@ -126,7 +125,15 @@ class Tree:
         """The distribution that a path belongs to, if that is known."""
         if owner := self.owners.get(path):
             return owner
-        return next((one for one in self.distributions if path.startswith(f"{one.info}/")), None)
+        folder = path
+        while folder := folder.rpartition("/")[0]:
+            if folder in self._infos:
+                return self._infos[folder]
+        return None
+
+    @cached_property
+    def _infos(self) -> dict[str, Distribution]:
+        return {distribution.info: distribution for distribution in self.distributions}
 
     @cached_property
     def children(self) -> dict[str, dict[str, bool]]:
@@ -172,7 +179,11 @@ class Tree:
             if entry and entry.kind == "symlink":
                 hops += 1
                 target = entry.facts.get("target") or ""
-                if hops > _MAX_HOPS or (target.startswith("/") and not f"{target}/".startswith("/opt/")):
+                if (
+                    not target
+                    or hops > _MAX_HOPS
+                    or (target.startswith("/") and not f"{target}/".startswith("/opt/"))
+                ):
                     return None
                 if target.startswith("/"):
                     done, target = "", target.removeprefix("/opt")
@@ -248,7 +259,7 @@ def read_zip(path: Path, name: str, cache: Cache | None = None) -> Tree:
         [Problem(*row) for row in kept["problems"]],
         zipped=kept["zipped"],
         digest=digest,
-        read=_Contents(path),
+        read=ZipContents(path),
     )
 
 
@@ -289,7 +300,7 @@ def _recorded(site: str, rows: Iterable[str]) -> Iterator[str]:
 def _unpack(path: Path) -> tuple[list[Entry], list[Problem]]:
     """All members of a zip, several at a time."""
     with path.open("rb") as file:
-        reader = ZipReader(file, limit=_MAX_UNPACKED)
+        reader = ZipReader(file, limit=LARGEST)
         entries, problems = [], list(reader.problems)
         # The largest first, in turns: each thread gets about as much.
         members = sorted(reader.members, key=lambda member: -member.compressed)
@@ -325,28 +336,6 @@ def _unpack_some(path: Path, reader: ZipReader, members: Sequence[ZipMember]) ->
     return entries, problems
 
 
-def zip_members(path: Path) -> list[ZipMember]:
-    """The readable members of a zip, without reading their content."""
-    with path.open("rb") as file:
-        return ZipReader(file, limit=_MAX_UNPACKED).members
-
-
-class _Contents:
-    """Reads members of a zip by path; its directory is read once, when it is first needed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    @cached_property
-    def _members(self) -> dict[str, ZipMember]:
-        return {member.path: member for member in zip_members(self._path)}
-
-    def __call__(self, path: str) -> bytes:
-        member = self._members[path]
-        with self._path.open("rb") as file:
-            return b"".join(inflate(file, member.offset, member.compressed, member.method, member.size))
-
-
 def read_folder(path: Path, name: str) -> Tree:
     """The tree of a folder laid out as /opt. Links are not followed.
 
@@ -355,37 +344,46 @@ def read_folder(path: Path, name: str) -> Tree:
     """
     entries: list[Entry] = []
     problems: list[Problem] = []
-    _walk(path, "", entries, problems)
+    left = [""]
+    while left:
+        prefix = left.pop()
+        with os.scandir(path / prefix) as found:
+            for one in found:
+                stop_if_interrupted()
+                if prefix.count("/") > _DEEPEST:
+                    problems.append(Problem("path", prefix, f"{prefix!r} is nested too deep"))
+                    break
+                if entry := _entry(one, prefix, problems):
+                    entries.append(entry)
+                    if entry.kind == "folder":
+                        left.append(f"{entry.path}/")
+    problems.sort(key=lambda problem: (problem.path or "", problem.kind))
     return _tree(name, entries, problems, read=lambda inner: (path / inner).read_bytes())
 
 
-def _walk(folder: Path, prefix: str, entries: list[Entry], problems: list[Problem]) -> None:
-    with os.scandir(folder) as found:
-        below = sorted(found, key=lambda one: one.name)
-    for one in below:
-        stop_if_interrupted()
-        path = prefix + one.name
-        if any("\udc80" <= character <= "\udcff" or ord(character) < 32 for character in one.name):
-            problems.append(Problem("path", ascii(path), f"the path {path!a} is not a plain relative path"))
-            continue
-        status = one.stat(follow_symlinks=False)
-        mode = stat.S_IMODE(status.st_mode)
-        if stat.S_ISDIR(status.st_mode):
-            entries.append(Entry(path, "folder", mode, 0, "", {}))
-            _walk(folder / one.name, f"{path}/", entries, problems)
-        elif stat.S_ISLNK(status.st_mode):
-            target = (folder / one.name).readlink()
-            facts = {"target": link_target(os.fsencode(target))}
-            entries.append(Entry(path, "symlink", mode, status.st_size, "", facts))
-        elif stat.S_ISREG(status.st_mode):
-            entries.append(_file(folder / one.name, path, mode))
-        else:
-            problems.append(Problem("special", path, f"{path!r} is a device, a pipe or a socket"))
+def _entry(one: os.DirEntry[str], prefix: str, problems: list[Problem]) -> Entry | None:
+    """What a folder's member is; None, and a problem, where a layer cannot hold it."""
+    path = prefix + one.name
+    if any("\udc80" <= character <= "\udcff" or ord(character) < 32 for character in one.name):
+        problems.append(Problem("path", ascii(path), f"the path {path!a} is not a plain relative path"))
+        return None
+    status = one.stat(follow_symlinks=False)
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(path, "folder", mode, 0, "", {})
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(one.path)  # noqa: PTH115 - as os.scandir names it
+        facts = {"target": link_target(os.fsencode(target))}
+        return Entry(path, "symlink", mode, status.st_size, "", facts)
+    if stat.S_ISREG(status.st_mode):
+        return _file(one.path, path, mode)
+    problems.append(Problem("special", path, f"{path!r} is a device, a pipe or a socket"))
+    return None
 
 
-def _file(place: Path, path: str, mode: int) -> Entry:
+def _file(place: str, path: str, mode: int) -> Entry:
     digest, content, size = hashlib.sha256(), Content(path), 0
-    with place.open("rb") as file:
+    with open(place, "rb") as file:  # noqa: PTH123 - as os.scandir names it
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             content.feed(chunk)

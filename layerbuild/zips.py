@@ -10,18 +10,21 @@ import stat
 import struct
 import zipfile
 import zlib
-from pathlib import PurePosixPath
+from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 STORED, DEFLATED = 0, 8
+# Of all members of a layer, unpacked: four times what Lambda takes, enough to say how much too large one is.
+LARGEST = 1024**3
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR64 = b"PK\x06\x07"
-_ENTRY = b"PK\x01\x02"
+_ENTRY, _ENTRY_SIZE = b"PK\x01\x02", 46
 _CHUNK = 1 << 18
 _ENCRYPTED, _DESCRIPTOR, _UTF8 = 0x1, 0x8, 0x800
 # Extra fields: sizes beyond 32 bits; another name, which some readers believe and others do not.
@@ -32,6 +35,9 @@ _MAX_DIRECTORY = 24 * 1024**2
 _MAX_RATIO = 200
 _RATIO_MATTERS = 100_000_000
 _LONGEST_LINK = 4096
+# Of a name in a folder and of a path, in bytes (Linux: NAME_MAX, PATH_MAX).
+_LONGEST_PART, _LONGEST_PATH = 255, 4096
+_MAX_NESTING = 100_000_000
 
 
 class Problem(NamedTuple):
@@ -116,9 +122,12 @@ class ZipReader:
             return False
         if prefix:
             self.problems.append(Problem("prefix", None, f"it begins with {prefix:,} bytes that are not of the zip"))
-        self._file.seek(end - length)
-        if length > _MAX_DIRECTORY or self._file.read(length).count(_ENTRY) > 0xFFFF:
+        if length > _MAX_DIRECTORY:
             self._whole("bomb", f"its directory has {length:,} bytes, more than any layer needs")
+            return False
+        self._file.seek(end - length)
+        if not _is_directory(self._file.read(length), count):
+            self._whole("broken", "it is not a whole zip file: its directory is not what the end record says")
             return False
         return True
 
@@ -130,6 +139,10 @@ class ZipReader:
             return
         if unpacked > _RATIO_MATTERS and unpacked > packed * _MAX_RATIO:
             self._whole("bomb", f"it unpacks to {unpacked:,} bytes out of {packed:,}")
+            return
+        # What lists folders keeps each name once for every folder above it.
+        if sum(len(info.orig_filename) * info.orig_filename.count("/") for info in infos) > _MAX_NESTING:
+            self._whole("bomb", "its names are nested deeper than those of any layer")
             return
         seen: set[str] = set()
         for info in infos:
@@ -153,7 +166,9 @@ class ZipReader:
         plain = name.removesuffix("/")
         if name.startswith("/") or "\\" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
             return Problem("path", name, f"the path {name!r} leads out of the layer")
-        if str(PurePosixPath(plain)) != plain or any(ord(character) < 32 for character in name):
+        parts = plain.split("/")
+        plainly = all(part not in ("", ".") and len(part.encode()) <= _LONGEST_PART for part in parts)
+        if not plainly or len(plain.encode()) > _LONGEST_PATH or any(ord(character) < 32 for character in name):
             return Problem("path", name, f"the path {name!r} is not a plain relative path")
         fields = set(_extra_fields(info.extra))
         if info.filename != name or _UNICODE_PATH in fields:
@@ -234,6 +249,20 @@ class ZipReader:
             raise ZipError(f"{member.path!r} does not have the size and checksum that the zip says")
 
 
+def _is_directory(data: bytes, count: int) -> bool:
+    """Whether this is a directory of that many entries, all on the one disk, and nothing else."""
+    position = entries = 0
+    while position < len(data):
+        if data[position : position + 4] != _ENTRY or len(data) - position < _ENTRY_SIZE:
+            return False
+        name, extra, comment, disk = struct.unpack_from("<4H", data, position + 28)
+        if disk:
+            return False
+        position += _ENTRY_SIZE + name + extra + comment
+        entries += 1
+    return position == len(data) and entries == count
+
+
 def _member(info: zipfile.ZipInfo, offset: int) -> ZipMember:
     mode = info.external_attr >> 16
     folder = info.orig_filename.endswith("/") or stat.S_ISDIR(mode)
@@ -247,6 +276,28 @@ def _member(info: zipfile.ZipInfo, offset: int) -> ZipMember:
         size=info.file_size,
         offset=offset,
     )
+
+
+def zip_members(path: Path) -> list[ZipMember]:
+    """The readable members of a layer's zip, without reading their content."""
+    with path.open("rb") as file:
+        return ZipReader(file, limit=LARGEST).members
+
+
+class ZipContents:
+    """Gives the content of a layer's members by path; the zip's directory is read once, when first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def _members(self) -> dict[str, ZipMember]:
+        return {member.path: member for member in zip_members(self._path)}
+
+    def __call__(self, path: str) -> bytes:
+        member = self._members[path]
+        with self._path.open("rb") as file:
+            return b"".join(inflate(file, member.offset, member.compressed, member.method, member.size))
 
 
 def link_target(content: bytes) -> str | None:

@@ -106,7 +106,7 @@ def _misplaced(tree: Tree) -> Iterator[Finding]:
         for name, is_folder in top.items()
         if name not in _KNOWN_TOPS
         and (
-            any(tree.children[name].get(f"__init__{ending}") is False for ending in endings)
+            any(tree.children.get(name, {}).get(f"__init__{ending}") is False for ending in endings)
             or name.endswith((".dist-info", ".egg-info"))
             if is_folder
             else name.endswith(endings)
@@ -181,7 +181,9 @@ def _metadata_and_modules(tree: Tree) -> Iterator[Finding]:
 
 
 def _holds_modules(tree: Tree, folder: str) -> bool:
-    return any(not is_folder and name.endswith((".py", ".so")) for name, is_folder in tree.children[folder].items())
+    return any(
+        not is_folder and name.endswith((".py", ".so")) for name, is_folder in tree.children.get(folder, {}).items()
+    )
 
 
 def _shadows(tree: Tree, target: Target) -> Iterator[Finding]:

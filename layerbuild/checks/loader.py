@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # The folders of LD_LIBRARY_PATH that hold layers' and functions' files; those before are the runtime's own.
 _OWN_FOLDERS = ("/var/task", "/var/task/lib", "/opt/lib")
 _ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})")
+# Python itself reads no number of thousands of digits.
+_MANY_DIGITS, _ENDLESS = 10, 10**10
 _LIB = re.compile(r"\$(?:LIB|\{LIB\})")
 
 
@@ -83,7 +85,7 @@ def symbol_limits(target: Target) -> dict[str, tuple[int, ...]]:
 
 def version_of(text: str) -> tuple[int, ...]:
     """``3.4.29`` as numbers, for comparing."""
-    return tuple(int(part) for part in text.split("."))
+    return tuple(int(part) if len(part) < _MANY_DIGITS else _ENDLESS for part in text.split("."))
 
 
 class Loader:
@@ -102,6 +104,7 @@ class Loader:
         self._real_path = real_path
         self._system = system_libraries(target)
         self._machine = target.machine
+        self._runpaths: dict[str, list[str]] = {}
         self._by_name: dict[str, str] = {}
         for path, elf in sorted(files.items()):
             for name in {elf.get("soname", ""), posixpath.basename(path)} - {""}:
@@ -161,11 +164,16 @@ class Loader:
         known = self._system.get(name)
         if known and known.present and known.sure:
             return "runtime"
-        runpath = [self._expanded(folder, path) for folder in self._files[path].get("runpath", ())]
-        for folder in (*_OWN_FOLDERS, *runpath):
+        for folder in (*_OWN_FOLDERS, *self._runpath(path)):
             if found := self._usable(f"{folder}/{name}"):
                 return found
         return None
+
+    def _runpath(self, path: str) -> list[str]:
+        if path not in self._runpaths:
+            folders = dict.fromkeys(self._files[path].get("runpath", ()))
+            self._runpaths[path] = [self._expanded(folder, path) for folder in folders]
+        return self._runpaths[path]
 
     def _usable(self, place: str) -> str | None:
         """The file at `place`; the loader passes over one of another machine."""

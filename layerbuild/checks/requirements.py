@@ -14,6 +14,7 @@ from layerbuild.requirements import PLAIN_NAME
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from packaging.markers import Marker
     from packaging.requirements import Requirement
 
     from layerbuild.target import Target
@@ -64,12 +65,17 @@ def _wanted(text: str, target: Target, extra: str) -> tuple[str, set[str]]:
         return "", set()
     if requirement.marker is None:
         return ("" if extra else normal_name(requirement.name)), requirement.extras
-    environment = dict(target.marker_environment())
-    if not requirement.marker.evaluate({**environment, "extra": extra}):
-        return "", set()
-    if extra and requirement.marker.evaluate({**environment, "extra": ""}):
-        return "", set()  # asked for without the extra as well: told there
+    applies = _holds(requirement.marker, target, extra)
+    if not applies or (extra and _holds(requirement.marker, target, "")):
+        return "", set()  # not at all, or asked for without the extra as well: told there
     return normal_name(requirement.name), requirement.extras
+
+
+def _holds(marker: Marker, target: Target, extra: str) -> bool:
+    try:
+        return marker.evaluate({**target.marker_environment(), "extra": extra})
+    except ValueError:  # a number beyond what Python reads, or what compares with nothing
+        return False
 
 
 def _fits(text: str, version: str) -> bool:
@@ -80,7 +86,7 @@ def _fits(text: str, version: str) -> bool:
     requirement = _parsed(text)
     try:
         return requirement is None or requirement.specifier.contains(version, prereleases=True)
-    except InvalidVersion:
+    except (InvalidVersion, ValueError):
         return False
 
 
@@ -90,8 +96,8 @@ def _parsed(text: str) -> Requirement | None:
 
     try:
         return Requirement(text)
-    except InvalidRequirement:
-        return None  # older than the standard; pip does not know what it means either
+    except (InvalidRequirement, RecursionError, ValueError):
+        return None  # older than the standard, or made to harm; pip does not know what it means either
 
 
 def check(tree: Tree, target: Target) -> Iterator[Finding]:

@@ -63,10 +63,12 @@ def check_zip(tree: Tree) -> Iterator[Finding]:
             if other != path:
                 yield Finding(code="zip-case", path=path, message=f"{path} and {other} differ in case alone")
         if entry.kind == "symlink" and tree.real_path(path) is None:
-            yield _link(path, str(entry.facts.get("target")))
+            yield _link(path, entry.facts.get("target"))
 
 
-def _link(path: str, target: str) -> Finding:
+def _link(path: str, target: str | None) -> Finding:
+    if target is None:
+        return Finding(code="zip-symlink", path=path, message="its target is no path")
     folders = [part for part in path.split("/")[:-1] if part]
     climbs, depth = False, len(folders)
     for part in target.split("/"):

@@ -25,7 +25,7 @@ def runtimes_command(console: Console, /, *, tags: str | None, as_json: bool) ->
         if as_json:
             console.document({"target": tags, "tags": names})
         else:
-            console.result("\n".join(names))
+            console.text("\n".join(names))
         return 0
     if as_json:
         rows = [
@@ -133,5 +133,5 @@ def completion_command(ctx: click.Context, *, shell: str) -> int:
     if kind is None:  # pragma: no cover - click.Choice lets only shells through that click knows
         return 2
     console: Console = ctx.obj
-    console.result(kind(ctx.find_root().command, {}, "layerbuild", "_LAYERBUILD_COMPLETE").source())
+    console.text(kind(ctx.find_root().command, {}, "layerbuild", "_LAYERBUILD_COMPLETE").source())
     return 0

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layerbuild import __version__
 from layerbuild.archive import Manifest, write_archive
 from layerbuild.checks import refuse_errors, size
-from layerbuild.tree import zip_members
-from layerbuild.zips import STORED
+from layerbuild.zips import STORED, zip_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerbuild import modules
-from layerbuild.checks import Finding, binary, in_order
+from layerbuild.checks import Finding, binary, in_order, size
 from layerbuild.checks.requirements import unmet
 from layerbuild.layer import UNZIPPED_LIMIT
 from layerbuild.stack import FUNCTION_ROOT, LAYER_LIMIT, LAYER_ROOT
@@ -23,6 +24,7 @@ def check_stack(stack: Stack) -> list[Finding]:
     """Everything that is wrong with a stack, the worst first."""
     return in_order(
         [
+            *_archives(stack),
             *_limits(stack),
             *_paths(stack),
             *_distributions(stack),
@@ -38,6 +40,15 @@ def order_findings(stack: Stack) -> list[Finding]:
     return in_order(
         [*_paths(stack), *_distributions(stack), *_shadows(stack), *_requirements(stack), *_libraries(stack)]
     )
+
+
+def _archives(stack: Stack) -> Iterator[Finding]:
+    """What is wrong with the zips themselves: nobody knows what of them would be there to merge."""
+    trees = [(stack.layer_name(number), tree) for number, tree in enumerate(stack.layers)]
+    for name, tree in [*trees, *([("the function", stack.function)] if stack.function else [])]:
+        for finding in size.check_zip(tree):
+            if finding.code != "zip-case":
+                yield replace(finding, message=f"{name}: {finding.message}")
 
 
 def _limits(stack: Stack) -> Iterator[Finding]:
