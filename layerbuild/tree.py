@@ -139,24 +139,29 @@ class Tree:
     def children(self) -> dict[str, dict[str, bool]]:
         """What each folder holds: its name to whether that is a folder. A link counts as what it leads to."""
         found: dict[str, dict[str, bool]] = {}
+        links = [path for path, entry in self.entries.items() if entry.kind == "symlink"]
         for entry in self.entries.values():
-            if entry.kind == "symlink":
-                continue
             path, is_folder = entry.path, entry.kind == "folder"
-            while True:
+            if entry.kind == "symlink":
+                path, is_folder = path.rpartition("/")[0], True
+            while path:
                 folder, _, name = path.rpartition("/")
                 names = found.setdefault(folder, {})
                 if name in names:
                     break
                 names[name] = is_folder
-                if not folder:
-                    break
                 path, is_folder = folder, True
-        for entry in self.entries.values():
-            if entry.kind == "symlink" and (real := self._resolved(entry.path, found)) is not None:
-                folder, _, name = entry.path.rpartition("/")
-                found.setdefault(folder, {})[name] = real in found or real == ""
+        for path in links:
+            found.setdefault(path.rpartition("/")[0], {})
+        for path in links:
+            real = self._resolved(path, found)
+            if real is not None:
+                folder, _, name = path.rpartition("/")
+                found[folder][name] = real == "" or real in found or self._is_folder(real)
         return found
+
+    def _is_folder(self, path: str) -> bool:
+        return path in self.entries and self.entries[path].kind == "folder"
 
     def real_path(self, path: str) -> str | None:
         """Where `path` leads once links are followed; None where that is nothing in the layer."""

@@ -47,7 +47,7 @@ def check_for_target(tree: Tree, target: Target) -> Iterator[Finding]:
         yield Finding(code="contents-other-python", severity=severity, path=site, message=text)
     yield from _shadows(tree, target)
     yield from check_requirements(tree, target)
-    yield from _bytecode(tree, target)
+    yield from bytecode(tree, target, tree.entries)
 
 
 def _sites() -> set[str]:
@@ -226,22 +226,23 @@ class TreeFolders:
 _PYC = re.compile(r"(?P<folder>.*/)?__pycache__/(?P<stem>[^/]+?)\.(?P<tag>cpython-3\d+)(?:\.opt-\d)?\.pyc")
 
 
-def _bytecode(tree: Tree, target: Target) -> Iterator[Finding]:
-    """One finding for each way in which bytecode is of no use, however many files are."""
+def bytecode(tree: Tree, target: Target, paths: Iterable[str]) -> Iterator[Finding]:
+    """One finding for each way in which bytecode is of no use, however many of the files at `paths` are."""
     bad: dict[tuple[str, str], list[str]] = {}
-    for path, entry in tree.entries.items():
+    for path in paths:
+        entry = tree.entries[path]
         if "pyc" in entry.facts and (problem := _bytecode_problem(tree, target, path, entry)):
             bad.setdefault(problem, []).append(path)
-    for (severity, text), paths in bad.items():
+    for (severity, text), found in bad.items():
         message = f"it is {text}"
-        owners = {_package(tree, path) for path in paths}
+        owners = {_package(tree, path) for path in found}
         package = owners.pop() if len(owners) == 1 else None
         yield Finding(
             code="contents-bytecode",
             severity=severity,
-            path=paths[0],
+            path=min(found),
             package=package,
-            files=len(paths),
+            files=len(found),
             message=message,
         )
 

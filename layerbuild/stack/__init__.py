@@ -166,11 +166,19 @@ class Stack:
 
     def names(self, folder: str) -> Mapping[str, bool]:
         """What a folder of the merged file system holds (see `layerbuild.modules.Folders`)."""
-        if folder == LAYER_ROOT or folder.startswith(f"{LAYER_ROOT}/"):
-            return self.merged.children.get(folder[len(LAYER_ROOT) + 1 :], {})
-        if self.function and (folder == FUNCTION_ROOT or folder.startswith(f"{FUNCTION_ROOT}/")):
-            return self.function.children.get(folder[len(FUNCTION_ROOT) + 1 :], {})
-        return {}
+        real = self.real_path(folder)
+        if real is None:
+            return {}
+        tree = self.merged if real.startswith(LAYER_ROOT) else self.function
+        return tree.children.get(real.split("/", 2 if tree is self.merged else 3)[-1], {}) if tree else {}
+
+    def real_path(self, path: str) -> str | None:
+        """Where an absolute path leads once links are followed; None where that is nothing in the stack."""
+        for root, tree in ((LAYER_ROOT, self.merged), (FUNCTION_ROOT, self.function)):
+            if tree and (path == root or path.startswith(f"{root}/")):
+                real = tree.real_path(path[len(root) + 1 :])
+                return None if real is None else f"{root}/{real}"
+        return None
 
     def layer_of(self, path: str) -> int | None:
         """The layer that an absolute path's file comes from; None for the function's."""
@@ -186,11 +194,22 @@ class Stack:
         """
         if name.partition(".")[0] in modules.unshadowable(self.target.runtime):
             return None
-        found = modules.find(name, self.search_path, self, self.endings)
+        top = name.partition(".")[0]
+        found = modules.find(top, self.search_path, self, self.endings)
+        if found and found.kind == "namespace" and top in self._runtime_modules:
+            return None  # a regular module wins over a namespace package, wherever it is on the path
+        if found and top != name:
+            found = modules.find(name, self.search_path, self, self.endings)
         if found is None:
             return None
         layer = self.layer_of(found.path) if found.path else None
         return FoundModule(kind=found.kind, path=found.path, layer=layer, locations=found.locations)
+
+    @cached_property
+    def _runtime_modules(self) -> frozenset[str]:
+        """Top-level modules that the runtime itself has."""
+        runtime = self.target.runtime
+        return modules.standard_library(runtime) | modules.bundled(runtime).keys()
 
     @cached_property
     def endings(self) -> tuple[str, ...]:

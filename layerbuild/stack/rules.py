@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerbuild import modules
 from layerbuild.checks import Finding, binary, in_order, size
+from layerbuild.checks.contents import bytecode
 from layerbuild.checks.requirements import unmet
 from layerbuild.layer import UNZIPPED_LIMIT
 from layerbuild.stack import FUNCTION_ROOT, LAYER_LIMIT, LAYER_ROOT
@@ -31,6 +32,7 @@ def check_stack(stack: Stack) -> list[Finding]:
             *_shadows(stack),
             *_requirements(stack),
             *_libraries(stack),
+            *_bytecode(stack),
         ]
     )
 
@@ -38,7 +40,14 @@ def check_stack(stack: Stack) -> list[Finding]:
 def order_findings(stack: Stack) -> list[Finding]:
     """Those that another order of the layers could change; what a search for the best order compares."""
     return in_order(
-        [*_paths(stack), *_distributions(stack), *_shadows(stack), *_requirements(stack), *_libraries(stack)]
+        [
+            *_paths(stack),
+            *_distributions(stack),
+            *_shadows(stack),
+            *_requirements(stack),
+            *_libraries(stack),
+            *_bytecode(stack),
+        ]
     )
 
 
@@ -139,7 +148,7 @@ def _torn(stack: Stack, copies: Sequence[Installed]) -> Iterator[Finding]:
         if paths:
             versions.setdefault(copies[place].version, (copies[place], min(paths)))
     told_by = copies[0]  # whose metadata importlib.metadata finds
-    if len(versions) == 1 and told_by.version not in versions and _info_replaced(copies):
+    if len(versions) == 1 and told_by.version not in versions:
         versions[told_by.version] = (told_by, f"{told_by.distribution.info}/METADATA")
     if len(versions) > 1:
         told = "; ".join(
@@ -150,11 +159,6 @@ def _torn(stack: Stack, copies: Sequence[Installed]) -> Iterator[Finding]:
         yield Finding(
             code="stack-torn", path=told_by.distribution.info, package=first.distribution.name, message=text
         )
-
-
-def _info_replaced(copies: Sequence[Installed]) -> bool:
-    """Whether two versions share one dist-info folder, so that one's metadata describes the other's files."""
-    return len({one.distribution.info for one in copies}) < len({one.version for one in copies})
 
 
 def _living(stack: Stack, one: Installed, copies: Sequence[Installed]) -> set[str]:
@@ -204,7 +208,7 @@ def _is_imported(stack: Stack, path: str, site: str) -> bool:
 
 
 def _shadows(stack: Stack) -> Iterator[Finding]:
-    yield from _shadows_along(stack, "", stack.search_path)
+    yield from _shadows_along(stack, "", stack.search_path, set())
     runtime = stack.target.runtime
     bundled = modules.bundled(runtime)
     fixed = modules.unshadowable(runtime)
@@ -216,8 +220,15 @@ def _shadows(stack: Stack) -> Iterator[Finding]:
             yield Finding(code="stack-shadow", path=found.path, message=f"it hides {whose} {name}")
 
 
-def _shadows_along(stack: Stack, prefix: str, path: Sequence[str]) -> Iterator[Finding]:
-    """The modules that another copy hides, in packages that several layers share, too."""
+def _shadows_along(stack: Stack, prefix: str, path: Sequence[str], seen: set[tuple[str, ...]]) -> Iterator[Finding]:
+    """The modules that another copy hides, in packages that several layers share, too.
+
+    `seen` keeps links from leading round in circles.
+    """
+    real = tuple(filter(None, map(stack.real_path, path)))
+    if real in seen:
+        return
+    seen.add(real)
     places: dict[str, int] = {}
     for folder in path:
         for name in set(modules.module_names(stack.names(folder), stack.endings)):
@@ -228,7 +239,8 @@ def _shadows_along(stack: Stack, prefix: str, path: Sequence[str]) -> Iterator[F
             continue
         first = found[0]
         if first.kind == "namespace":
-            yield from _shadows_along(stack, f"{prefix}{name}.", [place for one in found for place in one.locations])
+            places_of_it = [place for one in found for place in one.locations]
+            yield from _shadows_along(stack, f"{prefix}{name}.", places_of_it, seen)
             continue
         for hidden in found[1:]:
             if finding := _shadow(stack, prefix + name, first, hidden):
@@ -304,3 +316,20 @@ def _libraries(stack: Stack) -> Iterator[Finding]:
             if helped and stack.winners.get(one.path or "") == number:
                 text = f"{one.message}; alone, {stack.layer_name(number)} would not load it"
                 yield Finding(code="stack-needs-layer", path=one.path, package=one.package, message=text)
+
+
+def _bytecode(stack: Stack) -> Iterator[Finding]:
+    """Bytecode whose source another layer has replaced: Python may run the one that is no longer there."""
+    mixed = {
+        path
+        for path in stack.winners
+        if path.endswith(".pyc") and _source_layer(stack, path) not in (None, stack.winners[path])
+    }
+    if mixed:
+        yield from bytecode(stack.merged, stack.target, mixed)
+
+
+def _source_layer(stack: Stack, path: str) -> int | None:
+    """The layer that the source of a cached bytecode file comes from."""
+    folder, _, name = path.rpartition("/__pycache__/")
+    return stack.winners.get(f"{folder}/{name.partition('.')[0]}.py") if name else None
