@@ -82,16 +82,26 @@ class Console:
         """A result of several lines, none of which comes from elsewhere."""
         sys.stdout.write(text + "\n")
 
-    def paragraph(self, text: str, *, indent: int) -> None:
-        """Prose of the result, wrapped where a terminal is narrower."""
+    def paragraph(self, text: str, *, indent: int, styles: Mapping[str, str] | None = None) -> None:
+        """Prose of the result, wrapped where a terminal is narrower.
+
+        Args:
+            text: what to print.
+            indent: spaces before the first line; the others have two more.
+            styles: words of the text, each with the style that it gets where it stands first.
+        """
         import textwrap
 
         margin = " " * indent
         width = min(self.width(), 100) if self.width() < _NO_TERMINAL else _NO_TERMINAL
         wrapper = textwrap.TextWrapper(width, initial_indent=margin, subsequent_indent=margin + "  ")
         wrapper.break_long_words = wrapper.break_on_hyphens = False
-        for line in wrapper.wrap(text):
-            self.result(line)
+        left = dict(styles or {})
+        for line in wrapper.wrap(_visible(text, None)):
+            shown = line
+            for words in [words for words in left if words in line]:
+                shown = shown.replace(words, self.styled(words, left.pop(words)), 1)
+            self.result(shown)
 
     def styled(self, text: str, style: str) -> str:
         """`text` in a colour or weight, where results go to a terminal that shows them."""
@@ -182,12 +192,16 @@ class Console:
 _CONTROLS = re.compile(r"\x1b\[\d+m|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-def _visible(text: str, stream: TextIO) -> str:
+def _visible(text: str, stream: TextIO | None) -> str:
     """`text` with control characters as escapes, so that a name in an archive cannot drive the terminal."""
 
     def shown(match: re.Match[str]) -> str:
         found = match[0]
-        return found if found in _OWN_SEQUENCES and stream.isatty() else found.encode("unicode_escape").decode()
+        return (
+            found
+            if found in _OWN_SEQUENCES and stream and stream.isatty()
+            else found.encode("unicode_escape").decode()
+        )
 
     return _CONTROLS.sub(shown, text)
 

@@ -19,6 +19,7 @@ _RECORD = ".dist-info/RECORD"
 _LARGEST_TEXT = 8 * 1024**2
 _LARGEST_HEAD = 4096
 _MOST_REQUIREMENTS = 2000
+_MOST_LINES, _LONGEST_LINE = 20, 200
 _LARGEST_IN_MEMORY = 24 * 1024**2
 _PYC_HEADER = struct.Struct("<4I")
 
@@ -41,19 +42,17 @@ class Content:
         self._path = path
         self._head = b""
         self._size = 0
-        self._whole: IO[bytes] | None = None
-        self._text = path.endswith((*_METADATA, _RECORD))
+        self._text = path.endswith((*_METADATA, _RECORD, ".pth"))
+        self._whole: IO[bytes] | None = io.BytesIO() if self._text else None
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes."""
-        if not self._size:
-            self._head = chunk[:_LARGEST_HEAD]
-            if chunk.startswith(MAGIC):
-                self._whole = tempfile.SpooledTemporaryFile(_LARGEST_IN_MEMORY)  # noqa: SIM115 - closed in facts()
-            elif self._text:
-                self._whole = io.BytesIO()
-        elif len(self._head) < _LARGEST_HEAD:
-            self._head += chunk[: _LARGEST_HEAD - len(self._head)]
+        before = self._head
+        if len(before) < _LARGEST_HEAD:
+            self._head += chunk[: _LARGEST_HEAD - len(before)]
+        if len(before) < len(MAGIC) <= len(self._head) and self._head.startswith(MAGIC) and not self._text:
+            self._whole = tempfile.SpooledTemporaryFile(_LARGEST_IN_MEMORY)  # noqa: SIM115 - closed in facts()
+            self._whole.write(before)
         self._size += len(chunk)
         if self._whole is not None and not (self._text and self._size > _LARGEST_TEXT):
             self._whole.write(chunk)
@@ -63,8 +62,8 @@ class Content:
 
         Returns:
             One of ``elf`` (see `layerbuild.elf.read_elf`), ``pyc`` ([magic, flags, mtime or hash, source size or
-            rest of the hash]), ``foreign`` (the system that a compiled file is for), ``pth`` (its lines), or,
-            beside these, ``shebang`` (the first line), ``distribution`` or ``record`` (a list of paths).
+            rest of the hash]), ``foreign`` (the system that a compiled file is for), ``pth`` (the first of its
+            lines), ``shebang`` (the first line), ``distribution``, ``record`` (a list of paths).
         """
         if self._whole is None:
             return self._small()
@@ -73,6 +72,9 @@ class Content:
             if not self._text:
                 return {"elf": read_elf(whole)}
             text = whole.read().decode("utf-8", "replace") if self._size <= _LARGEST_TEXT else ""
+        if self._path.endswith(".pth"):
+            lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+            return {"pth": [line[:_LONGEST_LINE] for line in lines[:_MOST_LINES]]}
         return {"record": _record(text)} if self._path.endswith(_RECORD) else {"distribution": _distribution(text)}
 
     def _small(self) -> dict[str, Any]:
@@ -85,9 +87,6 @@ class Content:
             magic, *rest = _PYC_HEADER.unpack_from(head)
             # The magic number proper is followed by \r\n, which tells a file that was sent as text.
             return {"pyc": [magic & 0xFFFF if magic >> 16 == 0x0A0D else 0, *rest]}
-        if self._path.endswith(".pth"):
-            lines = head.decode("utf-8", "replace").splitlines()
-            return {"pth": [line for line in lines if line.strip() and not line.startswith("#")]}
         if self._path.endswith((".so", ".pyd", ".dll", ".dylib")):
             for magic_bytes, system in _FOREIGN.items():
                 if head.startswith(magic_bytes):

@@ -32,6 +32,7 @@ _MACHINES = {
     "EM_S390": "s390x",
     "EM_RISCV": "riscv",
 }
+_SYSTEMS = ("ELFOSABI_SYSV", "ELFOSABI_LINUX")
 _TYPES = {"ET_REL": "object", "ET_EXEC": "executable", "ET_DYN": "shared", "ET_CORE": "core"}
 
 
@@ -39,9 +40,10 @@ def read_elf(file: IO[bytes]) -> dict[str, Any]:
     """The facts of an ELF file, as JSON can hold them.
 
     Returns:
-        ``machine`` (as `platform.machine` says it), ``bits``, ``type``, ``interpreter``, ``soname``, ``needed``,
-        ``rpath`` and ``runpath`` (lists of folders), ``versions`` (library to the symbol versions needed of it),
-        ``defines`` (symbol versions that it defines), ``executable_stack``, ``text_relocations``. What is empty
+        ``machine`` (as `platform.machine` says it), ``system`` (where it is not Linux), ``bits``, ``type``,
+        ``interpreter``, ``soname``, ``needed``, ``rpath`` and ``runpath`` (lists of folders), ``versions`` (library
+        to the symbol versions needed of it), ``defines`` (symbol versions that it defines), ``executable_stack``,
+        ``text_relocations``. What is empty
         or false is left out. ``{"broken": reason}`` where it cannot be read.
     """
     from elftools.common.exceptions import DWARFError, ELFError
@@ -66,6 +68,10 @@ def _facts(elf: ELFFile) -> dict[str, Any]:
         "bits": elf.elfclass,
         "type": _TYPES.get(header["e_type"], str(header["e_type"])),
     }
+    if (system := header["e_ident"]["EI_OSABI"]) not in _SYSTEMS:
+        facts["system"] = str(system).removeprefix("ELFOSABI_")
+    # Without a segment that says otherwise the stack is executable (glibc's DEFAULT_STACK_PERMS).
+    facts["executable_stack"] = facts["type"] in ("shared", "executable")
     reader = _Reader(elf)
     for segment in reader.segments:
         match segment["p_type"]:
@@ -134,14 +140,15 @@ class _Reader:
 
     def _needed(self, offset: int, strings: int) -> dict[str, list[str]]:
         """Library to the versions needed of it, but for weak ones."""
-        found = {}
+        found: dict[str, set[str]] = {}
         for at, library in self._chain("Elf_Verneed", offset, "vn_next"):
-            found[self.string(strings + library["vn_file"])] = sorted(
+            names = found.setdefault(self.string(strings + library["vn_file"]), set())
+            names |= {
                 self.string(strings + one["vna_name"])
                 for _, one in self._chain("Elf_Vernaux", at + library["vn_aux"], "vna_next")
                 if not one["vna_flags"] & _WEAK
-            )
-        return found
+            }
+        return {library: sorted(names) for library, names in found.items()}
 
     def _defined(self, offset: int, strings: int) -> list[str]:
         """The versions defined: the first name of each is its own, the others are those of its ancestors."""

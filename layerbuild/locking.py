@@ -49,7 +49,8 @@ def ensure_lock(
             hint=f"`layerbuild lock {_as_argument(recipe)} --target {target}` makes one; commit it",
         )
     path = update_lock(recipe, target, project, index)[0]
-    note(f"locked {recipe.name} for {target} ({reason[0]})\n  {shown_path(path)}")
+    note(f"locked {recipe.name} for {target} ({reason[0]})")
+    note(f"  {shown_path(path)}")
     return read_lock(path, target)
 
 

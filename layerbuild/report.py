@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +104,18 @@ def as_sarif(reports: Sequence[Report]) -> dict[str, Any]:
                     }
                 },
                 "columnKind": "unicodeCodePoints",
-                "results": [_sarif_result(one, finding, list(known)) for one in reports for finding in one.findings],
+                "results": _sarif_results(reports, list(known)),
             }
         ],
     }
+
+
+def _sarif_results(reports: Sequence[Report], codes: Sequence[str]) -> list[dict[str, Any]]:
+    results = [_sarif_result(one, finding, codes) for one in reports for finding in one.findings]
+    if any("suppressions" in result for result in results):
+        # All results of a run say it, or none (3.27.23).
+        results = [{"suppressions": [], **result} for result in results]
+    return results
 
 
 def _sarif_result(report: Report, finding: Finding, codes: Sequence[str]) -> dict[str, Any]:
@@ -116,7 +126,7 @@ def _sarif_result(report: Report, finding: Finding, codes: Sequence[str]) -> dic
         "physicalLocation": {"artifactLocation": {"uri": quote(report.uri)}, "region": {"startLine": 1}}
     }
     if finding.path:
-        location["logicalLocations"] = [{"fullyQualifiedName": f"/opt/{finding.path}"}]
+        location["logicalLocations"] = [{"fullyQualifiedName": posixpath.join("/opt", finding.path)}]
     result: dict[str, Any] = {
         "ruleId": finding.code,
         "ruleIndex": codes.index(finding.code),
@@ -124,11 +134,16 @@ def _sarif_result(report: Report, finding: Finding, codes: Sequence[str]) -> dic
         "message": {"text": _sentence(report, finding)},
         "locations": [location],
         # The same finding in the next run, for whoever compares them.
-        "partialFingerprints": {"layerbuild/v1": f"{finding.code}:{report.subject}:{finding.path or ''}"},
+        "partialFingerprints": {"layerbuild/v1": _fingerprint(report, finding)},
     }
     if finding.accepted is not None:
         result["suppressions"] = [{"kind": "inSource", "justification": finding.accepted}]
     return result
+
+
+def _fingerprint(report: Report, finding: Finding) -> str:
+    parts = (finding.code, report.subject, finding.path or "", finding.message)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _sentence(report: Report, finding: Finding) -> str:

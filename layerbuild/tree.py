@@ -16,7 +16,7 @@ from layerbuild.content import Content
 from layerbuild.errors import UsageError
 from layerbuild.lock import normal_name
 from layerbuild.process import stop_if_interrupted
-from layerbuild.wheel import record_digest
+from layerbuild.wheel import normal_version, record_digest
 from layerbuild.zips import LARGEST, Problem, ZipContents, ZipError, ZipReader, link_target
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ class Distribution:
     def normal_name(self) -> str:
         """The name as it is compared (PEP 503)."""
         return normal_name(self.name)
+
+    @property
+    def normal_version(self) -> str:
+        """The version as it is compared (PEP 440)."""
+        return normal_version(self.version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,12 +228,7 @@ def tree_of_layer(layer: Layer, name: str) -> Tree:
 
 
 def read_tree(path: Path, name: str, cache: Cache | None = None) -> Tree:
-    """The tree of a zip file or of a folder laid out as /opt.
-
-    Args:
-        path: where it is.
-        name: what the user calls it.
-        cache: where a zip's tree is kept under its sha256.
+    """The tree of a zip file (see `read_zip`) or of a folder laid out as /opt.
 
     Raises:
         UsageError: there is nothing, or something that is neither.
@@ -297,6 +297,8 @@ def _distributions(entries: dict[str, Entry]) -> Iterator[Distribution]:
 def _recorded(site: str, rows: Iterable[str]) -> Iterator[str]:
     prefix = f"{site}/" if site else ""
     for row in rows:
+        if row.startswith("/"):
+            continue
         path = posixpath.normpath(prefix + row) if "." in row[:2] or "//" in row or "/." in row else prefix + row
         if not path.startswith(("../", "/")):
             yield path

@@ -241,7 +241,7 @@ class _Inspector:
         if "name" not in raw or "version" not in raw:
             raise _bad(self.filename, f"{dist_info}/METADATA has no name or version")
         named = parse_filename(self.filename)
-        if named and (named.name, str(named.version)) != (normal_name(raw["name"]), _normal_version(raw["version"])):
+        if named and (named.name, str(named.version)) != (normal_name(raw["name"]), normal_version(raw["version"])):
             raise _bad(self.filename, f"its METADATA says {raw['name']} {raw['version']}")
         wheel = self._text(f"{dist_info}/WHEEL")
         if not re.search(r"^Wheel-Version: 1\.", wheel, re.MULTILINE):
@@ -285,7 +285,8 @@ class _Inspector:
         )
 
 
-def _normal_version(text: str) -> str:
+def normal_version(text: str) -> str:
+    """A version as it is compared (PEP 440); as it is where it is none."""
     from packaging.version import InvalidVersion, Version
 
     try:

@@ -51,6 +51,7 @@ class Finding:
         fix: the rule's, unless there is a better one for this finding.
         targets: those that it holds for; empty for all.
         accepted: why the recipe's author accepts it.
+        about: the rule that an accept without use names.
     """
 
     code: str
@@ -62,6 +63,7 @@ class Finding:
     fix: str = ""
     targets: tuple[str, ...] = ()
     accepted: str | None = None
+    about: str | None = None
 
     def __post_init__(self) -> None:
         rule = rules()[self.code]
@@ -210,7 +212,8 @@ def accept(findings: Iterable[Finding], accepted: Sequence[Accept]) -> list[Find
     marked = [replace(finding, accepted=reasons.get(finding.code)) for finding in findings]
     idle = [code for code in reasons if all(code != finding.code for finding in findings)]
     marked += [
-        Finding(code="accept-unused", message=f"the recipe accepts {code}, which was not found") for code in idle
+        Finding(code="accept-unused", message=f"the recipe accepts {code}, which was not found", about=code)
+        for code in idle
     ]
     return in_order(marked)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.checks import Finding
-from layerbuild.checks.loader import Loader, symbol_limits, version_of
+from layerbuild.checks.loader import Loader, is_library, symbol_limits, version_of
 from layerbuild.modules import extension_suffixes
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _EXTENSION = re.compile(
 _VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d+(?:\.\d+)*)")
 # glibc's name for the packed relative relocations that came with 2.36.
 _PACKED_RELOCATIONS = ("GLIBC_ABI_DT_RELR", (2, 36))
-_BITS = 64
+_OLD_BITS = 32
 _MUSL = ("libc.musl-", "ld-musl-")
 _FAMILY_OWNERS = {"GLIBC": "glibc", "GLIBCXX": "libstdc++", "CXXABI": "libstdc++", "GCC": "libgcc"}
 
@@ -59,12 +59,9 @@ def _each(tree: Tree, target: Target) -> Iterator[Finding]:
     for path, entry in tree.entries.items():
         if (system := entry.facts.get("foreign")) and path.endswith(".so"):
             yield _finding(tree, "binary-machine", path, f"it is a library for {system}")
-    loadable = {}
     for absolute, elf in compiled.items():
         yield from _one_file(tree, absolute.removeprefix("/opt/"), elf, target)
-        if elf.get("type") in ("shared", "executable") and _fits_machine(elf, target) and not _musl(absolute, elf):
-            loadable[absolute] = elf
-    yield from _libraries(tree, loadable, target)
+    yield from _libraries(tree, {path: elf for path, elf in compiled.items() if not _musl(path, elf)}, target)
 
 
 def _finding(tree: Tree, code: str, path: str, message: str, **more: Any) -> Finding:
@@ -78,22 +75,23 @@ def _one_file(tree: Tree, path: str, elf: dict[str, Any], target: Target) -> Ite
         yield _finding(tree, "binary-unreadable", path, f"it cannot be read: {elf['broken'][:200]}")
     elif elf["type"] not in ("shared", "executable"):
         return  # an object file or a core dump: nothing loads it
-    elif not _fits_machine(elf, target):
-        bits = "" if elf["bits"] == _BITS else f" with {elf['bits']} bits"
-        text = f"it is for {elf['machine']}{bits}; {target} has {target.machine}"
+    elif not is_library(elf, target.machine):
+        what = " ".join([elf.get("system", ""), elf["machine"], "with 32 bits" if elf["bits"] == _OLD_BITS else ""])
+        text = f"it is for {what.strip()}; {target} has {target.machine}"
         yield _finding(tree, "binary-machine", path, text)
     elif musl := _musl(path, elf):
         yield _finding(tree, "binary-musl", path, musl)
     else:
         yield from _abi(tree, path, target)
         if elf.get("executable_stack"):
-            yield _finding(tree, "binary-executable-stack", path, "its PT_GNU_STACK segment is executable")
+            yield _finding(
+                tree,
+                "binary-executable-stack",
+                path,
+                "its PT_GNU_STACK segment is executable, or missing",
+            )
         if elf.get("text_relocations"):
             yield _finding(tree, "binary-text-relocations", path, "its dynamic section has DT_TEXTREL")
-
-
-def _fits_machine(elf: dict[str, Any], target: Target) -> bool:
-    return bool(elf["machine"] == target.machine and elf["bits"] == _BITS)
 
 
 def _musl(path: str, elf: dict[str, Any]) -> str | None:

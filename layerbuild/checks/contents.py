@@ -11,16 +11,23 @@ from layerbuild.checks.requirements import check as check_requirements
 from layerbuild.target import runtimes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from layerbuild.target import Target
     from layerbuild.tree import Distribution, Entry, Tree
 
 _READ, _READ_AND_ENTER = 0o004, 0o005
-_EXECUTE = 0o111
+_EXECUTE = 0o001
 _PROGRAMS = ("bin/", "extensions/")
 _KNOWN_TOPS = ("python", "lib", "bin", "extensions", "bootstrap")
-_WRONG_SITE = re.compile(r"(?:.+/)?(?:site|dist)-packages")
+_MODULES = (".py", ".pyc", ".so")
+# Where packages end up by a wrong --prefix, by zipping one folder too high, or on Debian.
+_WRONG_SITE = re.compile(
+    r"python/python|python/(?:lib/|lib64/)?(?:site|dist)-packages"
+    r"|(?:python/lib64|python|lib|lib64)/python\d(?:\.\d+)?/(?:site|dist)-packages|python/lib/python3/.+-packages"
+)
+_VERSION_FOLDER = re.compile(r"python/lib/python3\.\d+")
+_ANY_SITE = re.compile(r"python/lib/python3\.\d+/site-packages")
 _SHOWN = 3
 
 
@@ -39,8 +46,8 @@ def check(tree: Tree) -> Iterator[Finding]:
 
 def check_for_target(tree: Tree, target: Target) -> Iterator[Finding]:
     """The ``contents`` rules that depend on the runtime or the architecture."""
-    own, others = modules.site_folder(target.runtime), _sites()
-    foreign = sorted({site for site in others if site not in ("python", own) and site in tree.children})
+    own = modules.site_folder(target.runtime)
+    foreign = sorted(folder for folder in tree.children if folder != own and _ANY_SITE.fullmatch(folder))
     for site in foreign:
         severity = "warning" if own in tree.children else ""
         text = f"{target.runtime.name} does not look in {site}"
@@ -100,32 +107,35 @@ def _program(path: str, entry: Entry) -> Iterator[Finding]:
 
 def _misplaced(tree: Tree) -> Iterator[Finding]:
     top = tree.children.get("", {})
-    endings = (".py", ".pyc", ".so")
-    importable = [
-        name
-        for name, is_folder in top.items()
-        if name not in _KNOWN_TOPS
-        and (
-            any(tree.children.get(name, {}).get(f"__init__{ending}") is False for ending in endings)
-            or name.endswith((".dist-info", ".egg-info"))
-            if is_folder
-            else name.endswith(endings)
-        )
-    ]
+    importable = [name for name in top if name not in _KNOWN_TOPS and _imports(tree, name)]
     if importable:
         text = f"{_some(importable)} at the top of the layer: Lambda looks in python/"
-        yield Finding(code="contents-misplaced", path=sorted(importable)[0], message=text)
+        yield Finding(code="contents-misplaced", path=min(importable), message=text)
     others = [name for name in top if name not in _KNOWN_TOPS and name not in importable]
     if others:
         text = f"{_some(others)} at the top of the layer: nothing on Lambda looks there by itself"
-        yield Finding(code="contents-misplaced", severity="note", path=sorted(others)[0], message=text)
-    wrong: dict[str, list[str]] = {}
-    for distribution in tree.distributions:
-        if distribution.site not in _sites() and _WRONG_SITE.fullmatch(distribution.site):
-            wrong.setdefault(distribution.site, []).append(str(distribution))
-    for site, names in wrong.items():
-        text = f"{_some(names)} in {site}: Lambda looks in python/ and python/lib/pythonX.Y/site-packages"
-        yield Finding(code="contents-misplaced", path=site, message=text)
+        yield Finding(code="contents-misplaced", severity="note", path=min(others), message=text)
+    for folder, names in tree.children.items():
+        right = {"site-packages"} if _VERSION_FOLDER.fullmatch(folder) else set()
+        if right or _WRONG_SITE.fullmatch(folder):
+            found = [name for name in names if name not in right and _imports(tree, f"{folder}/{name}")]
+            if found:
+                text = f"{_some(found)} in {folder}: Lambda looks in python/ and python/lib/pythonX.Y/site-packages"
+                yield Finding(code="contents-misplaced", path=folder, message=text)
+
+
+def _imports(tree: Tree, path: str) -> bool:
+    """Whether something looks as if it were to be imported: a module, a package, what was installed with them."""
+    folder, _, name = path.rpartition("/")
+    if not tree.children[folder][name]:
+        return path.endswith(_MODULES)
+    below = tree.children.get(path, {})
+    folders = [tree.children.get(f"{path}/{name}", {}) for name, is_folder in below.items() if is_folder]
+    return path.endswith((".dist-info", ".egg-info")) or any(map(_is_package, (below, *folders)))
+
+
+def _is_package(names: Mapping[str, bool]) -> bool:
+    return any(names.get(f"__init__{ending}") is False for ending in _MODULES)
 
 
 def installed(tree: Tree, sites: Iterable[str]) -> list[Distribution]:
@@ -142,7 +152,7 @@ def _two_versions(tree: Tree) -> Iterator[Finding]:
             one for one in others if one.site == distribution.site or "python" in (one.site, distribution.site)
         ]
         for other in same_python:
-            if other.version != distribution.version:
+            if other.normal_version != distribution.normal_version:
                 text = f"{distribution.name} is there as {other.version} and as {distribution.version}"
                 yield Finding(
                     code="contents-two-versions", path=distribution.info, package=distribution.name, message=text
@@ -157,7 +167,7 @@ def _metadata_and_modules(tree: Tree) -> Iterator[Finding]:
             for path in distribution.recorded or ()
             if path.endswith((".py", ".so")) and not path.startswith("bin/")
         ]
-        if modules_of_it and not any(path in tree.entries for path in modules_of_it):
+        if modules_of_it and not any(path in tree.entries or f"{path}c" in tree.entries for path in modules_of_it):
             text = f"none of the {_count(modules_of_it, 'module')} that its RECORD lists is there"
             yield Finding(
                 code="contents-orphan-dist-info", path=distribution.info, package=str(distribution), message=text
@@ -195,9 +205,7 @@ def _shadows(tree: Tree, target: Target) -> Iterator[Finding]:
     )
     folders, endings = TreeFolders(tree), modules.suffixes(target)
     for site in (modules.site_folder(runtime), "python"):
-        for name in sorted(
-            set(modules.module_names(tree.children.get(site, {}), endings)) & (standard | bundled.keys())
-        ):
+        for name in sorted(set(modules.module_names(folders.names(site), endings)) & (standard | bundled.keys())):
             found = modules.find(name, [site], folders, endings)
             if found is None or found.path is None:
                 continue  # a folder without __init__ hides nothing
@@ -216,14 +224,15 @@ class TreeFolders:
     """A layer's folders, as `layerbuild.modules` asks for them."""
 
     def __init__(self, tree: Tree) -> None:
-        self._children = tree.children
+        self._tree = tree
 
     def names(self, folder: str) -> dict[str, bool]:
         """See `layerbuild.modules.Folders`."""
-        return self._children.get(folder, {})
+        real = self._tree.real_path(folder)
+        return {} if real is None else self._tree.children.get(real, {})
 
 
-_PYC = re.compile(r"(?P<folder>.*/)?__pycache__/(?P<stem>[^/]+?)\.(?P<tag>cpython-3\d+)(?:\.opt-\d)?\.pyc")
+_PYC = re.compile(r"(?P<folder>.*/)?__pycache__/(?P<stem>[^/.]+)\.(?P<tag>[^/]+?)(?:\.opt-\d)?\.pyc")
 
 
 def bytecode(tree: Tree, target: Target, paths: Iterable[str]) -> Iterator[Finding]:

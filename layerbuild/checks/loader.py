@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 
 # The folders of LD_LIBRARY_PATH that hold layers' and functions' files; those before are the runtime's own.
 _OWN_FOLDERS = ("/var/task", "/var/task/lib", "/opt/lib")
-_ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})")
+_ORIGIN = re.compile(r"\$(?:\{ORIGIN\}|ORIGIN(?![A-Z0-9_]))")
+_UP = re.compile(r"/\.\.(?=/)")
+# Python's process has them before it loads anything from a layer.
+_ALWAYS_LOADED = ("libc.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1")
+_BITS = 64
 # Python itself reads no number of thousands of digits.
 _MANY_DIGITS, _ENDLESS = 10, 10**10
-_LIB = re.compile(r"\$(?:LIB|\{LIB\})")
+_LIB = re.compile(r"\$(?:\{LIB\}|LIB(?![A-Z0-9_]))")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +96,7 @@ class Loader:
     """Resolves libraries among some files.
 
     Args:
-        files: absolute path to ELF facts, of every ELF file.
+        files: absolute path to ELF facts, of every ELF file, those of other machines included.
         real_path: follows links; None where a path leads to nothing.
         target: whose own libraries there are.
     """
@@ -101,14 +105,15 @@ class Loader:
         self, files: Mapping[str, dict[str, Any]], real_path: Callable[[str], str | None], target: Target
     ) -> None:
         self._files = files
-        self._real_path = real_path
+        self._follow = real_path
         self._system = system_libraries(target)
         self._machine = target.machine
         self._runpaths: dict[str, list[str]] = {}
         self._by_name: dict[str, str] = {}
         for path, elf in sorted(files.items()):
-            for name in {elf.get("soname", ""), posixpath.basename(path)} - {""}:
-                self._by_name.setdefault(name, path)
+            if is_library(elf, self._machine):
+                for name in {elf.get("soname", ""), posixpath.basename(path)} - {""}:
+                    self._by_name.setdefault(name, path)
 
     def needs(self) -> Iterator[Need]:
         """Every needed library of every file, once.
@@ -117,71 +122,108 @@ class Loader:
         that nothing in the layer loads is looked at by itself.
         """
         told: dict[tuple[str, str], Need] = {}
-        wanted = {name for elf in self._files.values() for name in elf.get("needed", ())}
-        names = {path: {elf.get("soname", ""), posixpath.basename(path)} for path, elf in self._files.items()}
-        roots = [path for path in self._files if not names[path] & wanted]
+        fitting = [path for path, elf in self._files.items() if is_library(elf, self._machine)]
+        wanted = {posixpath.basename(name) for path in fitting for name in self._files[path].get("needed", ())}
+        named = {path: {self._files[path].get("soname", ""), posixpath.basename(path)} for path in fitting}
         done: set[str] = set()
-        for path in roots:
-            done |= self._load(path, told)
-        for path in self._files:
-            if path not in done:
+        for path in fitting:
+            if not named[path] & wanted:
                 done |= self._load(path, told)
+        for path in [path for path in fitting if path not in done]:
+            self._load(path, told)
         yield from told.values()
 
     def _load(self, root: str, told: dict[tuple[str, str], Need]) -> set[str]:
         """Loads `root` and what it needs, breadth first as ld.so does; returns the files loaded."""
-        loaded = {self._files[root].get("soname") or root: root}
-        # Each with the RPATHs of those that led to it, the nearest first.
-        queue: deque[tuple[str, tuple[tuple[str, str], ...]]] = deque([(root, ())])
+        names = {
+            **dict.fromkeys(_ALWAYS_LOADED, "runtime"),
+            root: root,
+            self._files[root].get("soname") or root: root,
+        }
+        # Each file, the path by which it was opened ($ORIGIN is that one's folder), and the RPATHs of those that led
+        # to it with the path of each, the nearest first.
+        queue: deque[tuple[str, str, tuple[tuple[str, str], ...]]] = deque([(root, root, ())])
         done = {root}
         while queue:
-            path, inherited = queue.popleft()
+            path, opened, inherited = queue.popleft()
             elf = self._files[path]
-            own = tuple((folder, path) for folder in elf.get("rpath", ()))
-            chain = () if "runpath" in elf else (*own, *inherited)
-            for name in elf.get("needed", ()):
-                found = loaded.get(name) or self._search(name, path, chain)
-                best = told.get((path, name))
+            # A RUNPATH beside it makes a file's RPATH void, for those that it loads, too.
+            own = () if "runpath" in elf else tuple((folder, opened) for folder in elf.get("rpath", ()))
+            chain = (*own, *inherited)
+            for needed in elf.get("needed", ()):
+                name = _expanded(needed, opened)
+                place = names.get(name) or self._search(name, path, opened, () if "runpath" in elf else chain)
+                found = place if place in (None, "runtime") else self._real_path(place)
+                best = told.get((path, needed))
                 if best is None or best.found is None:
-                    told[path, name] = self._need(path, name, found)
-                if found and found not in done and found in self._files:
+                    told[path, needed] = self._need(path, needed, found)
+                if place is None or found is None:
+                    continue
+                names.setdefault(name, found)
+                if found in self._files and found not in done:
                     done.add(found)
-                    loaded[name] = loaded[self._files[found].get("soname") or name] = found
-                    queue.append((found, (*own, *inherited)))
+                    if soname := self._files[found].get("soname"):
+                        names.setdefault(soname, found)
+                    queue.append((found, place, chain))
         return done
+
+    def _real_path(self, place: str) -> str | None:
+        # Out of the layer and back into it: above it, names are what they are.
+        climbs = any(
+            not f"{posixpath.normpath(place[: match.end()])}/".startswith("/opt/") for match in _UP.finditer(place)
+        )
+        return self._follow(posixpath.normpath(place) if climbs else place)
 
     def _need(self, path: str, name: str, found: str | None) -> Need:
         if found:
             return Need(path=path, name=name, found=found, known=self._system.get(name))
         return Need(path=path, name=name, found=None, known=self._system.get(name), elsewhere=self._by_name.get(name))
 
-    def _search(self, name: str, path: str, chain: tuple[tuple[str, str], ...]) -> str | None:
+    def _search(self, name: str, path: str, opened: str, chain: tuple[tuple[str, str], ...]) -> str | None:
+        """The path that the loader opens for a name, ``runtime``, or None when it finds none or gives up."""
         if "/" in name:
-            return self._usable(name)
+            return name if self._try(name) is True else None
         for folder, owner in chain:
-            if found := self._usable(f"{self._expanded(folder, owner)}/{name}"):
-                return found
+            place = f"{_expanded(folder, owner) or '.'}/{name}"
+            if (result := self._try(place)) is not None:
+                return place if result else None
         known = self._system.get(name)
         if known and known.present and known.sure:
             return "runtime"
-        for folder in (*_OWN_FOLDERS, *self._runpath(path)):
-            if found := self._usable(f"{folder}/{name}"):
-                return found
+        for folder in (*_OWN_FOLDERS, *self._runpath(path, opened)):
+            place = f"{folder}/{name}"
+            if (result := self._try(place)) is not None:
+                return place if result else None
         return None
 
-    def _runpath(self, path: str) -> list[str]:
-        if path not in self._runpaths:
-            folders = dict.fromkeys(self._files[path].get("runpath", ()))
-            self._runpaths[path] = [self._expanded(folder, path) for folder in folders]
-        return self._runpaths[path]
-
-    def _usable(self, place: str) -> str | None:
-        """The file at `place`; the loader passes over one of another machine."""
-        real = self._real_path(posixpath.normpath(place))
-        if real is None or real not in self._files:
+    def _try(self, place: str) -> bool | None:
+        """Whether the file at `place` is loaded: True, False when the search ends with an error, None to go on."""
+        real = self._real_path(place)
+        if real is None:
             return None
-        return real if self._files[real].get("machine") == self._machine else None
+        elf = self._files.get(real)
+        if elf and "broken" not in elf and elf["machine"] != self._machine:
+            return None  # the one thing that the loader passes over
+        return bool(elf and is_library(elf, self._machine))
 
-    def _expanded(self, folder: str, owner: str) -> str:
-        origin = posixpath.dirname(owner)
-        return _LIB.sub("lib64", _ORIGIN.sub(lambda _: origin, folder)) or "."
+    def _runpath(self, path: str, opened: str) -> list[str]:
+        if opened not in self._runpaths:
+            folders = dict.fromkeys(self._files[path].get("runpath", ()))
+            self._runpaths[opened] = [_expanded(folder, opened) or "." for folder in folders]
+        return self._runpaths[opened]
+
+
+def is_library(elf: dict[str, Any], machine: str) -> bool:
+    """Whether the loader of a machine loads such a file."""
+    return (
+        elf.get("type") in ("shared", "executable")
+        and elf["machine"] == machine
+        and elf["bits"] == _BITS
+        and "system" not in elf
+    )
+
+
+def _expanded(text: str, opened: str) -> str:
+    """A folder or a name with the loader's variables filled in, for a file opened by a path."""
+    origin = posixpath.dirname(opened)
+    return _LIB.sub("lib64", _ORIGIN.sub(lambda _: origin, text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 from layerbuild.checks import Finding
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 # A zip in the request itself must be smaller (413 RequestEntityTooLargeException).
 INLINE_LIMIT = 52_428_800
 _LARGEST = 10
+_ROOT = "/opt"
 
 
 def largest(tree: Tree) -> list[tuple[str, int]]:
@@ -63,20 +65,28 @@ def check_zip(tree: Tree) -> Iterator[Finding]:
             if other != path:
                 yield Finding(code="zip-case", path=path, message=f"{path} and {other} differ in case alone")
         if entry.kind == "symlink" and tree.real_path(path) is None:
-            yield _link(path, entry.facts.get("target"))
+            yield _link(tree, path, entry.facts.get("target"))
 
 
-def _link(path: str, target: str | None) -> Finding:
+def _link(tree: Tree, path: str, target: str | None) -> Finding:
+    """What is wrong with a link that leads to nothing in the layer."""
     if target is None:
         return Finding(code="zip-symlink", path=path, message="its target is no path")
-    folders = [part for part in path.split("/")[:-1] if part]
-    climbs, depth = False, len(folders)
-    for part in target.split("/"):
-        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
-        climbs |= depth < 0
-    if target.startswith("/") and not target.startswith("/opt/"):
-        return Finding(code="zip-symlink", path=path, message=f"it leads to {target}, which is outside /opt")
-    if climbs and not target.startswith("/"):
-        return Finding(code="zip-symlink", path=path, message=f"it leads to {target}, which climbs out of /opt")
+    seen = {path}
+    inner = _led_to(path, target)
+    if inner is None:
+        why = "is outside /opt" if target.startswith("/") else "climbs out of /opt"
+        return Finding(code="zip-symlink", path=path, message=f"it leads to {target}, which {why}")
+    while inner and inner not in seen and inner in tree.entries and tree.entries[inner].facts.get("target"):
+        seen.add(inner)
+        inner = _led_to(inner, tree.entries[inner].facts["target"])
+    if inner in seen:
+        return Finding(code="zip-symlink", path=path, message=f"it leads to {target}, and so back to itself")
     text = f"it leads to {target}, which is not in the layer"
     return Finding(code="zip-symlink", severity="warning", path=path, message=text)
+
+
+def _led_to(path: str, target: str) -> str | None:
+    """The path below /opt that a link names; None where that is outside."""
+    place = posixpath.normpath(posixpath.join(_ROOT, posixpath.dirname(path), target))
+    return place.removeprefix(f"{_ROOT}/") if f"{place}/".startswith(f"{_ROOT}/") else None

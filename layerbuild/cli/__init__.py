@@ -83,8 +83,9 @@ def layerbuild(ctx: click.Context, *, quiet: bool, debug: bool) -> None:
     layerbuild COMMAND --help           says more, with examples
     """
     ctx.meta["layerbuild.debug"] = debug
-    ctx.default_map, stacks = _settings(Path.cwd())
-    ctx.obj = Console(quiet=quiet, stacks=stacks)
+    console = ctx.ensure_object(Console)
+    console.quiet = quiet
+    ctx.default_map, console.stacks = _settings(Path.cwd())
 
 
 def _settings(project: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -188,14 +189,14 @@ def run(arguments: Sequence[str]) -> int:
         130 interrupted.
     """
     debug = "--debug" in arguments or bool(os.environ.get("LAYERBUILD_DEBUG"))
-    as_json = "--json" in arguments
-    console = Console()
+    # A command may learn of it in another way, such as from the settings.
+    console = Console(as_json="--json" in arguments)
     try:
-        code = layerbuild.main(list(arguments), prog_name="layerbuild", standalone_mode=False)
+        code = layerbuild.main(list(arguments), prog_name="layerbuild", standalone_mode=False, obj=console)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show(sys.stderr)
-        if as_json:
+        if console.as_json:
             console.document({"error": UsageError("usage", error.format_message()).as_json()})
         return 2
     except (KeyboardInterrupt, click.Abort):
@@ -209,7 +210,7 @@ def run(arguments: Sequence[str]) -> int:
             raise
         told = _told(error)
         console.error(told)
-        if as_json:
+        if console.as_json:
             console.document({"error": told.as_json()})
         return told.exit_code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,9 +100,9 @@ def check_command(
     """
     from layerbuild.cache import Cache, default_cache_folder
 
-    if list_rules:
-        return _list_rules(console, as_json=shown["as_json"])
     prepare(console, shown)
+    if list_rules:
+        return _list_rules(console)
     cache = Cache(default_cache_folder())
     given = list(layers) or [str(path) for path in sorted(out.glob("*.zip"))]
     stacks = [] if layers else sorted(console.stacks)
@@ -109,7 +110,8 @@ def check_command(
         raise UsageError(
             "usage", f"there is nothing to check in {out}", hint="name a zip, a folder, a recipe or an ARN"
         )
-    reports = [_checked(subject, target, cache, shown) for name in given for subject in subjects(name, out, cache)]
+    found = [subject for name in given for subject in subjects(name, out, cache)]
+    reports = _without_idle([_checked(subject, target, cache, shown) for subject in found], found)
     if stacks:
         from layerbuild.cli.stack import named_stack
 
@@ -161,7 +163,7 @@ class Subject:
     def targets(self, patterns: Sequence[str]) -> tuple[Target, ...]:
         """What the layer is for: what the user says, else its manifest, else its content."""
         from layerbuild.checks import inferred_targets
-        from layerbuild.target import select_targets, targets_named
+        from layerbuild.target import ARCHITECTURES, select_targets, targets_named
 
         if patterns:
             return select_targets(patterns)
@@ -169,7 +171,8 @@ class Subject:
             return targets_named(data["runtimes"], data["architectures"])
         found = inferred_targets(self.tree)
         if not found and self.published:
-            return targets_named(self.published.runtimes, self.published.architectures)
+            # Without architectures it is for all that its content allows.
+            return targets_named(self.published.runtimes, self.published.architectures or ARCHITECTURES)
         return found
 
 
@@ -180,6 +183,7 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
         UsageError: it stands for none.
     """
     from layerbuild.recipe import load_recipe, recipe_folders
+    from layerbuild.target import all_targets
     from layerbuild.tree import read_tree
 
     if name.startswith("arn:"):
@@ -192,14 +196,22 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
     looks_like_a_path = path.suffix == ".zip" or os.sep in name or path.exists()
     if not looks_like_a_path and name in recipe_folders(Path.cwd()):
         recipe = load_recipe(name, Path.cwd())
-        archives = [out / f"{name}-any.zip", *(out / f"{name}-{target}.zip" for target in recipe.targets)]
+        archives = [out / f"{name}-any.zip", *(out / f"{name}-{target}.zip" for target in all_targets())]
         found = [path for path in archives if path.is_file()]
         if not found:
             what = f"{out} has no archive of the recipe {name}"
             raise UsageError("layer-not-found", what, hint=f"layerbuild make {name}")
         yield from (Subject(read_tree(path, str(path), cache), path, recipe) for path in found)
         return
-    yield Subject(read_tree(path, name, cache), path)
+    if not name:
+        raise UsageError("usage", "a layer has no empty name", hint="name a zip, a folder, a recipe or an ARN")
+    inside = sorted(path.glob("*.zip")) if path.is_dir() and not (path / "python").exists() else []
+    for one in inside or [path]:
+        subject = Subject(read_tree(one, str(one) if inside else name, cache), one)
+        made_of = subject.manifest["recipe"] if subject.manifest else None
+        if made_of in recipe_folders(Path.cwd()):
+            subject.recipe = load_recipe(made_of, Path.cwd())
+        yield subject
 
 
 def _checked(subject: Subject, patterns: Sequence[str], cache: Cache, shown: dict[str, Any]) -> Report:
@@ -228,13 +240,29 @@ def _checked(subject: Subject, patterns: Sequence[str], cache: Cache, shown: dic
     )
 
 
+def _without_idle(reports: Sequence[Report], checked: Sequence[Subject]) -> list[Report]:
+    """The reports without ``accept-unused`` where the accept is of use to another archive of the recipe."""
+    used = {
+        (subject.recipe.name, finding.code)
+        for report, subject in zip(reports, checked, strict=True)
+        for finding in report.findings
+        if subject.recipe and finding.accepted is not None
+    }
+    kept = []
+    for report, subject in zip(reports, checked, strict=True):
+        name = subject.recipe.name if subject.recipe else ""
+        idle = [one for one in report.findings if one.code == "accept-unused" and (name, one.about) in used]
+        kept.append(replace(report, findings=tuple(one for one in report.findings if one not in idle)))
+    return kept
+
+
 def prepare(console: Console, shown: dict[str, Any]) -> None:
     """Settles how findings are shown; refuses rules that do not exist."""
     from layerbuild.checks import check_selectors
 
     if shown.pop("as_json"):
         shown["form"] = "json"
-    console.as_json = shown["form"] != "text"
+    console.as_json = shown["form"] == "json"
     check_selectors([*shown["select"], *shown["ignore"]])
 
 
@@ -260,11 +288,9 @@ def show_report(console: Console, report: Report) -> None:
     """A report for people: what was found, grouped by rule, each with what to do."""
     zipped = f"{readable_size(report.zipped)} zipped, " if report.zipped is not None else ""
     targets = ", ".join(report.targets) if len(report.targets) <= 2 else f"{len(report.targets)} targets"
-    console.result(
-        console.styled(report.subject, "bold")
-        + f"  {zipped}{readable_size(report.unzipped)} unzipped"
-        + (f", for {targets}" if targets else "")
-    )
+    for_targets = f", for {targets}" if targets else ""
+    sizes = f"  {zipped}{readable_size(report.unzipped)} unzipped{for_targets}"
+    console.paragraph(report.subject + sizes, indent=0, styles={report.subject: "bold"})
     if report.largest and not console.quiet:
         rows = ", ".join(f"{name} {readable_size(size)}" for name, size in report.largest)
         console.paragraph(f"largest: {rows}", indent=2)
@@ -278,12 +304,11 @@ def show_report(console: Console, report: Report) -> None:
 
 
 def _show_group(console: Console, severity: str, code: str, accepted: str | None, found: list[Finding]) -> None:
-    head = (
-        console.styled(f"{severity}:", _STYLES[severity]) if accepted is None else console.styled("accepted:", "dim")
-    )
     from layerbuild.checks import rules
 
-    console.paragraph(f"{head} {rules()[code].summary} " + console.styled(f"[{code}]", "dim"), indent=2)
+    head, style = (f"{severity}:", _STYLES[severity]) if accepted is None else ("accepted:", "dim")
+    styles = {head: style, f"[{code}]": "dim"}
+    console.paragraph(f"{head} {rules()[code].summary} [{code}]", indent=2, styles=styles)
     if accepted is not None:
         console.paragraph(f"because {accepted}", indent=4)
         return
@@ -297,10 +322,10 @@ def _show_group(console: Console, severity: str, code: str, accepted: str | None
         console.paragraph(f"fix: {fix}", indent=4)
 
 
-def _list_rules(console: Console, *, as_json: bool) -> int:
+def _list_rules(console: Console) -> int:
     from layerbuild.checks import rules
 
-    if as_json:
+    if console.as_json:
         keys = ("code", "severity", "summary", "cause", "fix")
         console.document({"rules": [{key: getattr(rule, key) for key in keys} for rule in rules().values()]})
         return 0

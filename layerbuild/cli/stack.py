@@ -83,7 +83,7 @@ def stack_command(
 
     prepare(console, shown)
     cache = Cache(default_cache_folder())
-    if len(layers) == 1 and layers[0] in console.stacks and not Path(layers[0]).exists():
+    if len(layers) == 1 and console.stacks and not _is_layer(layers[0]):
         wanted = _settings(console, layers[0])
         layers, target = tuple(wanted["layers"]), target or tuple(wanted.get("target", ()))
         function = function or (Path(wanted["function"]) if "function" in wanted else None)
@@ -220,10 +220,18 @@ def _stack(layers: Sequence[Subject], function: Any, target: Target) -> Stack:
     )
 
 
+def _is_layer(name: str) -> bool:
+    """Whether one word of the command line names a layer, rather than a stack of the settings."""
+    from layerbuild.recipe import recipe_folders
+
+    path = Path(name)
+    return name.startswith("arn:") or path.suffix == ".zip" or path.exists() or name in recipe_folders(Path.cwd())
+
+
 def _settings(console: Console, name: str) -> dict[str, Any]:
     if name not in console.stacks:
         what = f"the settings have no stack {name!r}"
-        raise UsageError("unknown-stack", what, causes=[nearest(name, console.stacks)] if console.stacks else ())
+        raise UsageError("unknown-stack", what, causes=[nearest(name, console.stacks)])
     return console.stacks[name]
 
 

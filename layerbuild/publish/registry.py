@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
     from layerbuild.cache import Cache
 
-ARN = re.compile(r"arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):\d{12}:layer:[a-zA-Z0-9-_]{1,140}:\d+")
+ARN = re.compile(r"arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):[0-9]{12}:layer:[a-zA-Z0-9-_]{1,140}:[0-9]+")
+_CODE_SHA256 = re.compile(r"[A-Za-z0-9+/]{43}=")
 _TIMEOUT = 30
 _CHUNK = 1 << 18
+_LONGEST_MESSAGE = 300
+_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +47,15 @@ def download(arn: str, cache: Cache) -> Published:
         hint = "such as arn:aws:lambda:eu-west-1:123456789012:layer:pillow:7, with the version"
         raise UsageError("layer-not-found", f"{arn} is not the ARN of a layer version", hint=hint)
     answer = _version(arn, match["region"])
-    content = answer["Content"]
-    sha256 = base64.b64decode(content["CodeSha256"]).hex()
+    content = answer.get("Content", {})
+    location, code_sha256 = content.get("Location"), content.get("CodeSha256", "")
+    if not location or not _CODE_SHA256.fullmatch(code_sha256):
+        what = f"AWS does not say where {arn} is, or what its hash is"
+        raise MachineError("aws-refused", what, hint="something that is not AWS may have answered: AWS_ENDPOINT_URL")
+    sha256 = base64.b64decode(code_sha256).hex()
     path = cache.layer_path(sha256)
     if not _holds(path, sha256):
-        _fetch(arn, content["Location"], path, sha256)
+        _fetch(arn, location, path, sha256)
     return Published(
         path=path,
         runtimes=tuple(answer.get("CompatibleRuntimes", ())),
@@ -69,7 +76,10 @@ def _version(arn: str, region: str) -> dict[str, Any]:
         told = error.response.get("Error", {})
         if told.get("Code") == "ResourceNotFoundException":
             raise UsageError("layer-not-found", f"AWS has no layer version {arn}") from None
-        causes = [f"{told.get('Code')}: {told.get('Message')}"]
+        causes = [f"{told.get('Code')}: {str(told.get('Message'))[:_LONGEST_MESSAGE]}"]
+        if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= _SERVER_ERROR:
+            what = f"AWS does not give {arn}: it answers with an error of its own"
+            raise MachineError("aws-unreachable", what, causes=causes) from None
         hint = "reading it takes lambda:GetLayerVersion, from its owner and from your own policies"
         raise MachineError("aws-refused", f"AWS does not give {arn}", causes=causes, hint=hint) from None
     except BotoCoreError as error:

@@ -69,8 +69,8 @@ class Installed:
 
     @property
     def version(self) -> str:
-        """The distribution's version."""
-        return self.distribution.version
+        """The distribution's version, as it is compared."""
+        return self.distribution.normal_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +144,8 @@ class Stack:
         for path, numbers in sorted(layers.items()):
             if len(numbers) > 1:
                 entries = [self.layers[number].entries[path] for number in numbers]
-                same = all(_same(entry, entries[0]) for entry in entries)
-                found.append(Carried(path, tuple(numbers), same))
+                identical = all(same(entry, entries[0]) for entry in entries)
+                found.append(Carried(path, tuple(numbers), identical))
         return found
 
     @cached_property
@@ -289,7 +289,8 @@ class Stack:
         )
 
 
-def _same(one: Entry, other: Entry) -> bool:
+def same(one: Entry, other: Entry) -> bool:
+    """Whether two files have the same bytes, or two links the same target."""
     if one.kind == "symlink":
         return one.facts == other.facts
     return (one.kind, one.sha256) == (other.kind, other.sha256) and bool(one.sha256)

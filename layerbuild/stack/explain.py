@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.stack import FUNCTION_ROOT, LAYER_ROOT
+from layerbuild.stack import FUNCTION_ROOT, LAYER_ROOT, same
 
 if TYPE_CHECKING:
     from layerbuild.modules import Module
@@ -24,17 +25,17 @@ def explain(stack: Stack, asked: str) -> dict[str, Any] | None:
     """
     path = asked.removeprefix(f"{LAYER_ROOT}/").strip("/")
     if asked.startswith(f"{FUNCTION_ROOT}/"):
-        return _function_path(stack, asked)
+        return _function_path(stack, asked, asked.removeprefix(f"{FUNCTION_ROOT}/"))
     if any(path in tree.entries for tree in stack.layers):
         return _path(stack, asked, path)
-    return _module(stack, asked)
+    return _module(stack, asked) or _function_path(stack, asked, path)
 
 
-def _function_path(stack: Stack, asked: str) -> dict[str, Any] | None:
-    path = asked.removeprefix(f"{FUNCTION_ROOT}/")
+def _function_path(stack: Stack, asked: str, path: str) -> dict[str, Any] | None:
     if not stack.function or path not in stack.function.entries:
         return None
-    return _answer(asked, "path", asked, "the function", [], "layers are never extracted to /var/task")
+    why = "layers are never extracted to /var/task"
+    return _answer(asked, "path", f"{FUNCTION_ROOT}/{path}", "the function", [], why)
 
 
 def _path(stack: Stack, asked: str, path: str) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def _path(stack: Stack, asked: str, path: str) -> dict[str, Any]:
         why = "another layer has a folder of that name; what Lambda makes of it is undocumented"
     elif len(carriers) == 1:
         why = "no other layer carries it"
-    elif len({row["sha256"] for row in rows}) == 1:
+    elif all(same(stack.layers[number].entries[path], stack.layers[winner].entries[path]) for number in carriers):
         why = f"the last of {len(carriers)} layers with the same bytes"
     else:
         why = "of the layers that carry it, it is the last in order"
@@ -94,14 +95,19 @@ def _folder(module: Module) -> str:
 def _row(stack: Stack, number: int, path: str) -> dict[str, Any]:
     entry = stack.layers[number].entries[path]
     name = stack.layer_name(number)
-    return {"layer": name, "path": f"{LAYER_ROOT}/{path}", "size": entry.size, "sha256": entry.sha256 or None}
+    return {"layer": name, "path": f"{LAYER_ROOT}/{path}", "size": entry.size, "sha256": _hex(entry.sha256)}
+
+
+def _hex(digest: str) -> str | None:
+    """A digest in RECORD's form as ``sha256:<hex>``."""
+    return f"sha256:{base64.urlsafe_b64decode(digest + '=').hex()}" if digest else None
 
 
 def _module_row(stack: Stack, module: Module) -> dict[str, Any]:
     path = module.path or module.locations[0]
     if path.startswith(f"{FUNCTION_ROOT}/"):
         return {"layer": "the function", "path": path, "size": None, "sha256": None}
-    number = stack.layer_of(path) if module.path else None
+    number = stack.winners.get(path.removeprefix(f"{LAYER_ROOT}/")) if module.path else None
     if number is None:
         carriers = [
             stack.layer_name(number)

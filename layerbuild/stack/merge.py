@@ -15,11 +15,12 @@ from layerbuild.checks import refuse_errors, size
 from layerbuild.zips import STORED, zip_members
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from layerbuild.stack import Stack
     from layerbuild.target import Target
+    from layerbuild.tree import Entry
     from layerbuild.zips import ZipMember
 
 _LINK = 0o120777
@@ -64,14 +65,12 @@ def merge(stack: Stack, places: Sequence[Path], targets: Sequence[Target], path:
     """
     refuse_errors(size.check(stack.merged, None), path.name)
     members = list(_members(stack, places))
-    written = write_archive(members, path, epoch=epoch)
-    content = "".join(
-        f"{member.path}\0{member.mode & 0o7777:o}\0{stack.merged.entries[member.path].sha256}\n" for member in members
-    )
     sources = [
         {"layer": tree.name, "code_sha256": _code_sha256(place)}
         for tree, place in zip(stack.layers, places, strict=True)
     ]
+    contents = [_digest(_lines(tree.entries.values())) for tree in stack.layers]
+    written = write_archive(members, path, epoch=epoch)
     manifest = Manifest.about(
         written,
         recipe=path.stem,
@@ -79,8 +78,8 @@ def merge(stack: Stack, places: Sequence[Path], targets: Sequence[Target], path:
         runtimes=list(dict.fromkeys(target.runtime.name for target in targets)),
         architectures=sorted({target.arch for target in targets}, reverse=True),
         archive=path.name,
-        inputs_digest=_digest(json.dumps([__version__, epoch, sources])),
-        content_digest=_digest(content),
+        inputs_digest=_digest(json.dumps([__version__, epoch, contents])),
+        content_digest=_digest(_lines(stack.merged.entries.values())),
         unzipped=stack.merged.unzipped,
         files=len(members),
         merged_from=sources,
@@ -92,6 +91,21 @@ def merge(stack: Stack, places: Sequence[Path], targets: Sequence[Target], path:
 
 def _digest(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lines(entries: Iterable[Entry]) -> str:
+    """What a content digest is over, as `Layer.content_digest`: a file's hash, a link's target."""
+    return "".join(
+        f"{entry.path}\0{_mode(entry) & 0o7777:o}\0{entry.facts.get('target') or entry.sha256}\n"
+        for entry in entries
+        if entry.kind != "folder"
+    )
+
+
+def _mode(entry: Entry) -> int:
+    if entry.kind == "symlink":
+        return _LINK
+    return _PROGRAM if entry.mode is not None and entry.mode & 0o111 else _PLAIN
 
 
 def _code_sha256(place: Path) -> str | None:
@@ -108,8 +122,7 @@ def _members(stack: Stack, places: Sequence[Path]) -> Iterator[Member]:
         entry = stack.merged.entries[path]
         if entry.kind == "folder":
             continue
-        executable = entry.mode is not None and entry.mode & 0o111
-        mode = _LINK if entry.kind == "symlink" else _PROGRAM if executable else _PLAIN
+        mode = _mode(entry)
         place = places[number]
         if place.is_dir():
             data = entry.facts["target"].encode() if entry.kind == "symlink" else stack.layers[number].read(path)

@@ -29,7 +29,7 @@ class Orders:
         possible: how many orders there are at all.
         best: those with the fewest errors, then the fewest warnings; each as layer numbers, in order.
         errors, warnings: what the best still have.
-        always: the errors that every order has, as (code, path).
+        always: the errors that every order has.
     """
 
     tried: int
@@ -60,8 +60,8 @@ def best_orders(stack: Stack) -> Orders:
         errors = [one for one in found if one.severity == "error"]
         results.append(((len(errors), sum(one.severity == "warning" for one in found)), order, errors))
     fewest = min(counts for counts, _, _ in results)
-    everywhere = set.intersection(*({(one.code, one.path) for one in errors} for _, _, errors in results))
-    always = {(one.code, one.path): one for one in results[0][2] if (one.code, one.path) in everywhere}
+    everywhere = set.intersection(*({_gist(one) for one in errors} for _, _, errors in results))
+    always = {_gist(one): one for one in results[0][2] if _gist(one) in everywhere}
     return Orders(
         tried=tried,
         possible=factorial(len(stack.layers)),
@@ -72,6 +72,11 @@ def best_orders(stack: Stack) -> Orders:
     )
 
 
+def _gist(finding: Finding) -> tuple[str, str]:
+    """What makes a finding the same in two orders: its path may be another layer's then."""
+    return finding.code, finding.package or finding.path or ""
+
+
 def _colliding(stack: Stack) -> list[list[int]]:
     """Groups of layers that carry different bytes under one path, or two versions of one distribution."""
     pairs: list[tuple[int, ...]] = [carried.layers for carried in stack.carried if not carried.identical]
@@ -79,8 +84,8 @@ def _colliding(stack: Stack) -> list[list[int]]:
     copies: dict[tuple[str, str], dict[int, str]] = {}
     for one in stack.installed:
         if one.layer is not None:
-            copies.setdefault((one.site, one.name), {})[one.layer] = one.version
-    pairs += [tuple(versions) for versions in copies.values() if len(set(versions.values())) > 1]
+            copies.setdefault((one.site, one.name), {})[one.layer] = f"{one.version} {one.distribution.info}"
+    pairs += [tuple(kinds) for kinds in copies.values() if len(set(kinds.values())) > 1]
     group = list(range(len(stack.layers)))
     for numbers in pairs:
         joined = {group[number] for number in numbers}

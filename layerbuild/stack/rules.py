@@ -56,7 +56,8 @@ def _archives(stack: Stack) -> Iterator[Finding]:
     trees = [(stack.layer_name(number), tree) for number, tree in enumerate(stack.layers)]
     for name, tree in [*trees, *([("the function", stack.function)] if stack.function else [])]:
         for finding in size.check_zip(tree):
-            if finding.code != "zip-case":
+            completed = finding.code == "zip-symlink" and stack.merged.real_path(finding.path or "") is not None
+            if finding.code != "zip-case" and not completed:
                 yield replace(finding, message=f"{name}: {finding.message}")
 
 
@@ -137,7 +138,13 @@ def _two_infos(stack: Stack, copies: Sequence[Installed]) -> Iterator[Finding]:
     if len({one.version for one in left}) > 1:
         told = " and ".join(f"{one.version} of {stack.layer_name(one.layer)}" for one in left)
         text = f"after merging, {left[0].site} holds {left[0].distribution.name} {told}"
-        yield Finding(code="stack-two-dist-infos", path=left[0].distribution.info, package=left[0].name, message=text)
+        yield Finding(code="stack-two-dist-infos", path=_info(left[0]), package=left[0].name, message=text)
+
+
+def _info(one: Installed) -> str:
+    """Where a distribution's metadata is: below /opt, or in the function, absolute."""
+    info = one.distribution.info
+    return f"{FUNCTION_ROOT}/{info}" if one.layer is None else info
 
 
 def _torn(stack: Stack, copies: Sequence[Installed]) -> Iterator[Finding]:
@@ -156,9 +163,7 @@ def _torn(stack: Stack, copies: Sequence[Installed]) -> Iterator[Finding]:
         )
         first = next(iter(versions.values()))[0]
         text = f"{first.distribution.name} is torn: {told}"
-        yield Finding(
-            code="stack-torn", path=told_by.distribution.info, package=first.distribution.name, message=text
-        )
+        yield Finding(code="stack-torn", path=_info(told_by), package=first.distribution.name, message=text)
 
 
 def _living(stack: Stack, one: Installed, copies: Sequence[Installed]) -> set[str]:
@@ -275,6 +280,7 @@ def _requirements(stack: Stack) -> Iterator[Finding]:
     """Requirements of what would be imported, and what is met only by another layer."""
     bundled = set(modules.bundled(stack.target.runtime).values())
     layers = {id(one.distribution): one.layer for one in stack.installed}
+    infos = {id(one.distribution): _info(one) for one in stack.installed}
     broken = set()
     for one in unmet([installed.distribution for installed in stack.installed], stack.target):
         broken.add((id(one.owner), one.text))
@@ -282,7 +288,7 @@ def _requirements(stack: Stack) -> Iterator[Finding]:
         if one.there is None and one.name in bundled:
             text = f"{owner} needs {one.text}, which the runtime brings in a version that changes"
             yield Finding(
-                code="contents-requirement-runtime", path=one.owner.info, package=str(one.owner), message=text
+                code="contents-requirement-runtime", path=infos[id(one.owner)], package=str(one.owner), message=text
             )
             continue
         if one.there is None:
@@ -290,19 +296,21 @@ def _requirements(stack: Stack) -> Iterator[Finding]:
         else:
             there = stack.layer_name(layers[id(one.there)])
             text = f"{owner} needs {one.text}; {one.there.version} of {there} is imported"
-        yield Finding(code="stack-requirement", path=one.owner.info, package=str(one.owner), message=text)
+        yield Finding(code="stack-requirement", path=infos[id(one.owner)], package=str(one.owner), message=text)
     for number, tree in enumerate(stack.layers):
         mine = [one.distribution for one in stack.installed if one.layer == number]
         helped = {
-            one.name: one
+            (one.name, one.owner.info): one
             for one in unmet(mine, stack.target)
             if (id(one.owner), one.text) not in broken and one.name not in bundled
         }
-        for name, one in sorted(helped.items()):
+        for (name, _), one in sorted(helped.items()):
             giver = next((other for other in stack.installed if other.name == name), None)
             if giver:
                 text = f"{one.owner} of {tree.name} needs {one.text}, which {stack.layer_name(giver.layer)} brings"
-                yield Finding(code="stack-needs-layer", path=one.owner.info, package=str(one.owner), message=text)
+                yield Finding(
+                    code="stack-needs-layer", path=infos[id(one.owner)], package=str(one.owner), message=text
+                )
 
 
 def _libraries(stack: Stack) -> Iterator[Finding]:
@@ -310,6 +318,11 @@ def _libraries(stack: Stack) -> Iterator[Finding]:
     together = list(binary.check(stack.merged, stack.target))
     missing = {(one.path, one.message) for one in together}
     yield from together
+    if stack.function:
+        # What it needs may lie in a layer; what it is for is its own.
+        for one in binary.check(stack.function, stack.target):
+            if one.code in ("binary-machine", "binary-abi", "binary-musl", "binary-glibc"):
+                yield replace(one, path=f"{FUNCTION_ROOT}/{one.path}")
     for number, tree in enumerate(stack.layers):
         for one in binary.check(tree, stack.target):
             helped = one.code.startswith("binary-library-") and (one.path, one.message) not in missing
