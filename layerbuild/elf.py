@@ -79,8 +79,10 @@ def _facts(elf: ELFFile) -> dict[str, Any]:
                 facts["interpreter"] = reader.string(segment["p_offset"])
             case "PT_GNU_STACK":
                 facts["executable_stack"] = bool(segment["p_flags"] & _PF_X)
-            case "PT_DYNAMIC":
+            case "PT_DYNAMIC" if segment["p_filesz"]:
                 facts |= reader.dynamic(segment["p_offset"])
+            case "PT_DYNAMIC":
+                facts["type"] = "debug"  # symbols that were split off: nothing loads them
     return facts
 
 

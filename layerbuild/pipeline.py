@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from layerbuild import __version__
 from layerbuild.archive import MANIFEST_VERSION, Manifest, source_date, write_archive
 from layerbuild.cache import remove_leftovers
-from layerbuild.checks import accept, check_layer, known_findings, refuse_errors
+from layerbuild.checks import accept, check_layer, known_findings, refuse_errors, select
 from layerbuild.errors import BuildError, LayerbuildError, UsageError, machine_error
 from layerbuild.layer import Layer, Place, compose
 from layerbuild.locking import ensure_lock, update_lock
@@ -76,7 +76,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to make layers: `project` holds recipes and locks, `out` gets the archives, `cache` keeps findings."""
+    """How to make layers: `project` holds recipes and locks, `out` gets the archives, `cache` keeps findings.
+
+    `ignore` has the rules, or families of them, that are not applied.
+    """
 
     project: Path
     out: Path
@@ -84,6 +87,7 @@ class Options:
     locked: bool = False
     force: bool = False
     jobs: int = 4
+    ignore: tuple[str, ...] = ()
     cache: Cache | None = None
 
 
@@ -221,7 +225,7 @@ def _make_one(job: Job, options: Options, builder: Builder, index: Index, report
         for target in job.targets
     ]
     lock = _one_lock(job, locks)
-    inputs = _inputs_digest(job, lock, epoch)
+    inputs = _inputs_digest(job, lock, epoch, options.ignore)
     path = options.out / f"{job.name}.zip"
     beside = path.with_suffix(".json")
     manifest = None if options.force else Manifest.read(beside)
@@ -230,7 +234,7 @@ def _make_one(job: Job, options: Options, builder: Builder, index: Index, report
     layer = compose_job(job, lock, builder)
     for pattern in layer.idle_patterns:
         reporter.warn(f"{job.name}: the prune pattern {pattern!r} matches nothing")
-    check_job(job, layer, options.cache, reporter)
+    check_job(job, layer, options, reporter)
     written = write_archive(layer.files, path, epoch=epoch)
     manifest = Manifest.of(
         layer,
@@ -259,7 +263,7 @@ def compose_job(job: Job, lock: Lock, builder: Builder) -> Layer:
     return compose(wheels, place, prune=job.recipe.prune, scripts=job.recipe.scripts)
 
 
-def check_job(job: Job, layer: Layer, cache: Cache | None, reporter: Reporter) -> None:
+def check_job(job: Job, layer: Layer, options: Options, reporter: Reporter) -> None:
     """Checks a layer before anything of it is written; tells how many warnings there are.
 
     Raises:
@@ -271,7 +275,8 @@ def check_job(job: Job, layer: Layer, cache: Cache | None, reporter: Reporter) -
         return check_layer(tree_of_layer(layer, job.name), job.targets, budget=budget)
 
     key = f"{layer.content_digest} {' '.join(map(str, job.targets))} {budget}"
-    found = accept(known_findings(key, cache, work), job.recipe.accept)
+    found = accept(known_findings(key, options.cache, work), job.recipe.accept)
+    found = select(found, (), options.ignore)
     refuse_errors(found, job.name)
     codes = [one.code for one in found if one.severity == "warning" and one.accepted is None]
     # An accept may be for another target: `check` knows of all.
@@ -342,11 +347,11 @@ def _one_lock(job: Job, locks: Sequence[Lock]) -> Lock:
     return first
 
 
-def _inputs_digest(job: Job, lock: Lock, epoch: int) -> str:
+def _inputs_digest(job: Job, lock: Lock, epoch: int, ignored: Sequence[str]) -> str:
     """The digest of all that decides an archive's bytes, and whether it is written at all."""
     recipe = job.recipe
     parts = [__version__, MANIFEST_VERSION, recipe.name, job.label, [str(target) for target in job.targets]]
     parts += [lock.digest, recipe.layout, recipe.scripts, recipe.prune.sets, recipe.prune.patterns, epoch]
     # What decides whether it may be written.
-    parts += [recipe.size_budget, [one.code for one in recipe.accept]]
+    parts += [recipe.size_budget, [one.code for one in recipe.accept], sorted(ignored)]
     return "sha256:" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()

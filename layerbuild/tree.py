@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from layerbuild.zips import ZipMember
 
 # Part of the key under which trees are cached: to be raised whenever what is read changes.
-TREE_FORMAT = 1
+TREE_FORMAT = 2
 
 _MAX_HOPS = 40
 _DEEPEST = 200

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from layerbuild.zips import ZipMember
 
 # Part of the key under which facts are cached: to be raised whenever they change.
-FACTS_FORMAT = 3
+FACTS_FORMAT = 4
 
 # No layer may reach 262,144,000 bytes; what a recipe prunes away may be larger, but not without end.
 _MAX_UNPACKED = 4 * 1024**3
@@ -287,11 +287,11 @@ class _Inspector:
 
 def normal_version(text: str) -> str:
     """A version as it is compared (PEP 440); as it is where it is none."""
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     try:
         return str(Version(text))
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, or more digits than Python reads
         return text
 
 

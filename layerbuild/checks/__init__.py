@@ -165,7 +165,7 @@ def refuse_errors(findings: Iterable[Finding], name: str) -> None:
             "checks-failed",
             f"{name} is not made: {len(errors)} {'error' if len(errors) == 1 else 'errors'} found in it",
             causes=causes,
-            hint=f"{errors[0].fix}; or accept it in the recipe with a reason: [[accept]]",
+            hint=f"{errors[0].fix}; or accept it: [[accept]] in the recipe, or --ignore {errors[0].code}",
         )
 
 

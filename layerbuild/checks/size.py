@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 INLINE_LIMIT = 52_428_800
 _LARGEST = 10
 _ROOT = "/opt"
+_MAX_LINKS = 40  # as the kernel follows (path_resolution(7))
 
 
 def largest(tree: Tree) -> list[tuple[str, int]]:
@@ -77,7 +78,7 @@ def _link(tree: Tree, path: str, target: str | None) -> Finding:
     if inner is None:
         why = "is outside /opt" if target.startswith("/") else "climbs out of /opt"
         return Finding(code="zip-symlink", path=path, message=f"it leads to {target}, which {why}")
-    while inner and inner not in seen and inner in tree.entries and tree.entries[inner].facts.get("target"):
+    while inner and len(seen) < _MAX_LINKS and inner not in seen and inner in tree.entries and tree.entries[inner].facts.get("target"):
         seen.add(inner)
         inner = _led_to(inner, tree.entries[inner].facts["target"])
     if inner in seen:

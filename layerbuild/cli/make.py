@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import chosen_recipes, recipe_options
+from layerbuild.cli.options import chosen_recipes, complete_rule, recipe_options
 from layerbuild.console import Console, readable_size
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ _NUMBERS = ("zipped", "unzipped", "limit", "pkgs", "time")
 )  # fmt: skip
 @click.option("--locked", is_flag=True, help="Fail rather than make or change a lock; for CI.")
 @click.option("--force", is_flag=True, help="Make layers again that are up to date.")
+@click.option(
+    "--ignore", metavar="CODE", multiple=True, shell_complete=complete_rule,
+    help="Do not apply a rule of the checks, or a family such as `contents`. Repeatable.",
+)  # fmt: skip
 @click.option("--explain-size", is_flag=True, help="Show where the bytes of each layer are.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Layers to make side by side.")
 @click.pass_obj
@@ -61,6 +65,10 @@ def make_command(
     from layerbuild.index import Index
 
     console.as_json = as_json
+    if options["ignore"]:
+        from layerbuild.checks import check_selectors
+
+        check_selectors(options["ignore"])
     chosen = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
     jobs = pipeline.jobs_of(chosen, target)
     for warning in pipeline.deprecation_warnings(jobs):

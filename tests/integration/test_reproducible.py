@@ -30,7 +30,7 @@ RECIPES = {
     "plain": '"naive-free"',
     "pruned": '"big", "naive-free"',
     "scripts": '"tool", "big"',
-    "everywhere": '"tool", "naive-free"',
+    "everywhere": '"tool", "big", "naive-free"',
 }
 EXTRAS = {
     "pruned": '[prune]\nsets = ["tests", "stubs"]\npatterns = ["big/docs/", "*.txt", "!keep.txt"]\n',

@@ -19,7 +19,7 @@ def tables() -> list[list[list[str]]]:
     """The Markdown tables of the document: their rows, without the heading."""
     found: list[list[list[str]]] = []
     inside = False
-    for line in DOCUMENT.read_text("utf-8").splitlines():
+    for line in DOCUMENT.read_text("utf-8").partition("<!-- reality -->")[0].splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")] if line.startswith("|") else []
         if not cells:
             inside = False
