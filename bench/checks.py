@@ -87,7 +87,7 @@ def table(made: dict[str, dict[str, Timing]], checked: dict[str, Timing], unzipp
     peak = max(timing.peak for timing in checked.values())
     lines += [
         "",
-        f"`check` of a layer with {readable_size(unzipped)} unzipped: {checked[UNSEEN].seconds:.2f} s when it has not",
+        f"`check` of a layer of {readable_size(unzipped)} unzipped: {checked[UNSEEN].seconds:.2f} s when it has not",
         f"been seen, {checked[SEEN].seconds:.2f} s when it has; at most {readable_size(peak)} of memory.",
     ]
     return lines

@@ -78,9 +78,10 @@ def _link(tree: Tree, path: str, target: str | None) -> Finding:
     if inner is None:
         why = "is outside /opt" if target.startswith("/") else "climbs out of /opt"
         return Finding(code="zip-symlink", path=path, message=f"it leads to {target}, which {why}")
-    while inner and len(seen) < _MAX_LINKS and inner not in seen and inner in tree.entries and tree.entries[inner].facts.get("target"):
+    while inner and inner not in seen and len(seen) < _MAX_LINKS:
         seen.add(inner)
-        inner = _led_to(inner, tree.entries[inner].facts["target"])
+        further = tree.entries[inner].facts.get("target") if inner in tree.entries else None
+        inner = _led_to(inner, further) if further else None
     if inner in seen:
         return Finding(code="zip-symlink", path=path, message=f"it leads to {target}, and so back to itself")
     text = f"it leads to {target}, which is not in the layer"
