@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from layerbuild.process import interrupted
 from tests.index_server import IndexServer
+
+# The same examples in every run: what one machine finds, every machine finds, and a slow one finds nothing else.
+hypothesis.settings.register_profile("layerbuild", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("layerbuild")
 
 # What this machine or a CI sets must not reach the tests.
 _FOREIGN = ("LAYERBUILD_", "SOURCE_DATE_EPOCH", "NO_COLOR", "CI", "GITHUB_", "COLUMNS")

@@ -55,7 +55,7 @@ def write(layer: Layer, folder: Path, *, epoch: int = EPOCH) -> Path:
     return path
 
 
-@settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=trees, compression=st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 def test_any_tree_comes_out_of_the_zip_as_it_went_in(
     tree: dict[str, tuple[bytes, bool]], compression: int, tmp_path_factory: pytest.TempPathFactory
@@ -101,7 +101,7 @@ def _check_structure(path: Path, infos: list[zipfile.ZipInfo]) -> None:
 
 
 @pytest.mark.skipif(shutil.which("unzip") is None, reason="needs Info-ZIP's unzip")
-@settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=trees)
 def test_unzip_finds_nothing_wrong_with_any_archive(
     tree: dict[str, tuple[bytes, bool]], tmp_path_factory: pytest.TempPathFactory

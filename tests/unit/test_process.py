@@ -52,13 +52,13 @@ def test_urls_are_shown_without_their_credentials(text: str, expected: str) -> N
 
 def test_an_interrupt_ends_a_sleeping_command_soon(tmp_path: Path) -> None:
     mark = tmp_path / "still-alive"
-    code = f"import time, pathlib; time.sleep(1.5); pathlib.Path({str(mark)!r}).touch()"
+    code = f"import time, pathlib; time.sleep(4); pathlib.Path({str(mark)!r}).touch()"
     threading.Timer(0.3, interrupted.set).start()
     started = time.monotonic()
     with pytest.raises(Interrupted):
         run([sys.executable, "-c", code])
-    assert time.monotonic() - started < 1.2
-    time.sleep(1.5)
+    assert time.monotonic() - started < 3
+    time.sleep(4)
     assert not mark.exists()
 
 
