@@ -353,5 +353,5 @@ def _inputs_digest(job: Job, lock: Lock, epoch: int, ignored: Sequence[str]) -> 
     parts = [__version__, MANIFEST_VERSION, recipe.name, job.label, [str(target) for target in job.targets]]
     parts += [lock.digest, recipe.layout, recipe.scripts, recipe.prune.sets, recipe.prune.patterns, epoch]
     # What decides whether it may be written.
-    parts += [recipe.size_budget, [one.code for one in recipe.accept], sorted(ignored)]
+    parts += [recipe.size_budget, [[one.code, one.package] for one in recipe.accept], sorted(ignored)]
     return "sha256:" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()

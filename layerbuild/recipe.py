@@ -32,10 +32,11 @@ _UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accept:
-    """A finding that the recipe's author accepts: its code, and why it is all right."""
+    """A finding that the recipe's author accepts: its code, and why it is all right; perhaps of one package only."""
 
     code: str
     reason: str
+    package: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,12 +291,13 @@ def _read_accept(reader: _Reader, data: dict[str, Any]) -> tuple[Accept, ...]:
         if not isinstance(row, dict):
             reader.complain("accept", "accept must be tables: [[accept]]")
             continue
-        reader.known(row, ("code", "reason"), table="accept", nth=nth)
+        reader.known(row, ("code", "reason", "package"), table="accept", nth=nth)
         code = reader.get(row, "code", str, "", table="accept", nth=nth)
         reason = reader.get(row, "reason", str, "", table="accept", nth=nth)
         if not code or not reason.strip():
             reader.complain("accept", "each [[accept]] needs a code and a reason", table="accept", nth=nth)
-        accepted.append(Accept(code=code, reason=reason))
+        package = reader.get(row, "package", str, "", table="accept", nth=nth)
+        accepted.append(Accept(code=code, reason=reason, package=package))
     return tuple(accepted)
 
 

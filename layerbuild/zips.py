@@ -38,6 +38,7 @@ _LONGEST_LINK = 4096
 # Of a name in a folder and of a path, in bytes (Linux: NAME_MAX, PATH_MAX).
 _LONGEST_PART, _LONGEST_PATH = 255, 4096
 _MAX_NESTING = 100_000_000
+_MANY = 0xFFFFFFFF
 
 
 class Problem(NamedTuple):
@@ -150,6 +151,7 @@ class ZipReader:
             name = info.orig_filename.rstrip("/")
             if not problem and name in seen:
                 problem = Problem("duplicate", name, f"the path {name!r} is in it twice")
+            problem = problem or self._locally_zip64(info)
             offset = None if problem else self._data_offset(info)
             if problem or offset is None:
                 text = f"the zip contradicts itself about {info.orig_filename!r}"
@@ -164,7 +166,9 @@ class ZipReader:
         # zipfile cuts names at a NUL and, on Windows, turns backslashes.
         name = info.orig_filename
         plain = name.removesuffix("/")
-        if name.startswith("/") or "\\" in name or ":" in name.split("/")[0] or ".." in name.split("/"):
+        if "\\" in name:
+            return Problem("path", name, f"the path {name!r} has backslashes, as some programs on Windows write them")
+        if name.startswith("/") or ":" in name.split("/")[0] or ".." in name.split("/"):
             return Problem("path", name, f"the path {name!r} leads out of the layer")
         parts = plain.split("/")
         plainly = all(part not in ("", ".") and len(part.encode()) <= _LONGEST_PART for part in parts)
@@ -187,6 +191,17 @@ class ZipReader:
         if info.compress_type not in (STORED, DEFLATED):
             return Problem("method", name, f"{name!r} is compressed by a method that Lambda may not read")
         return None
+
+    def _locally_zip64(self, info: zipfile.ZipInfo) -> Problem | None:
+        """Tells a member whose local header alone uses zip64, as one that was written before its size was known."""
+        if info.header_offset < 0:
+            return None
+        self._file.seek(info.header_offset)
+        header = self._file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or _LOCAL_HEADER.unpack(header)[7:9] != (_MANY, _MANY):
+            return None
+        name = info.orig_filename
+        return Problem("zip64", name, f"{name!r} uses zip64, of which nobody knows whether Lambda reads it")
 
     def _data_offset(self, info: zipfile.ZipInfo) -> int | None:
         """Where a member's bytes begin; None where its local header tells another story than the directory."""

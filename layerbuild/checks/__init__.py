@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild import __version__
 from layerbuild.errors import CheckError, UsageError, nearest
+from layerbuild.lock import normal_name
 from layerbuild.target import ARCHITECTURES, MACHINES, Target, runtimes
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from layerbuild.tree import Tree
 
 # To be raised whenever a rule finds something else in the same content.
-CHECKS_FORMAT = 1
+CHECKS_FORMAT = 2
 _SHOWN = 10
 SEVERITIES = ("error", "warning", "note")
 
@@ -208,14 +209,22 @@ def _matches(code: str, selectors: Iterable[str]) -> bool:
 def accept(findings: Iterable[Finding], accepted: Sequence[Accept]) -> list[Finding]:
     """Marks the findings that a recipe accepts, and adds one for each accept that matches none."""
     findings = list(findings)
-    reasons = {one.code: one.reason for one in accepted}
-    marked = [replace(finding, accepted=reasons.get(finding.code)) for finding in findings]
-    idle = [code for code in reasons if all(code != finding.code for finding in findings)]
+    marked = [replace(finding, accepted=_reason(finding, accepted)) for finding in findings]
+    idle = [one.code for one in accepted if not any(_reason(finding, [one]) for finding in findings)]
     marked += [
         Finding(code="accept-unused", message=f"the recipe accepts {code}, which was not found", about=code)
         for code in idle
     ]
     return in_order(marked)
+
+
+def _reason(finding: Finding, accepted: Sequence[Accept]) -> str | None:
+    """Why a finding is accepted, if it is."""
+    package = normal_name((finding.package or "").partition(" ")[0])
+    for one in accepted:
+        if one.code == finding.code and (not one.package or normal_name(one.package) == package):
+            return one.reason
+    return None
 
 
 def inferred_targets(tree: Tree) -> tuple[Target, ...]:
@@ -227,7 +236,7 @@ def inferred_targets(tree: Tree) -> tuple[Target, ...]:
     if len(versions) != 1 or len(machines) > 1:
         return ()
     arches = [arch for arch in ARCHITECTURES if not machines or MACHINES[arch] in machines]
-    return tuple(Target(runtime, arch) for runtime in runtimes() if f"{runtime.name}" in versions for arch in arches)
+    return tuple(Target(runtime, arch) for runtime in runtimes() if runtime.name in versions for arch in arches)
 
 
 def _signs(tree: Tree) -> tuple[set[str], set[str]]:
@@ -249,4 +258,6 @@ def _why_unknown(tree: Tree) -> str:
         return f"it holds packages for {', '.join(sorted(versions))}: say with --target which one is meant"
     if len(machines) > 1:
         return f"it holds compiled files for {', '.join(sorted(machines))}: say with --target which one is meant"
+    if versions and not any(runtime.name in versions for runtime in runtimes()):
+        return f"it is for {versions.pop()}, which layerbuild does not know as a runtime of Lambda"
     return "it does not say which Python it is for: say it with --target"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.checks import Finding
 from layerbuild.checks.loader import Loader, is_library, symbol_limits, version_of
-from layerbuild.modules import extension_suffixes
+from layerbuild.modules import extension_suffixes, site_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from layerbuild.checks.loader import Need
     from layerbuild.target import Target
@@ -24,6 +24,11 @@ _VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d+(?:\.\d+)*)")
 # glibc's name for the packed relative relocations that came with 2.36.
 _PACKED_RELOCATIONS = ("GLIBC_ABI_DT_RELR", (2, 36))
 _OLD_BITS = 32
+_PYTHON_FOLDER = re.compile(r"python/lib/python3\.\d+/")
+# A name that says its machine is of a file for several machines, one of which is chosen when it runs.
+_MACHINE_WORD = re.compile(
+    r"(?<![a-z0-9])(?:x86_64|amd64|x86|x64|i[3-6]86|aarch64|arm64|armv\d\w*|ppc64le|s390x|riscv64)(?![a-z0-9])"
+)
 _MUSL = ("libc.musl-", "ld-musl-")
 _FAMILY_OWNERS = {"GLIBC": "glibc", "GLIBCXX": "libstdc++", "CXXABI": "libstdc++", "GCC": "libgcc"}
 
@@ -55,13 +60,26 @@ def check(tree: Tree, target: Target) -> Iterator[Finding]:
 
 
 def _each(tree: Tree, target: Target) -> Iterator[Finding]:
-    compiled = {f"/opt/{path}": entry.facts["elf"] for path, entry in tree.entries.items() if "elf" in entry.facts}
-    for path, entry in tree.entries.items():
+    entries = {path: entry for path, entry in tree.entries.items() if not _of_another_python(tree, path, target)}
+    for path, entry in entries.items():
         if (system := entry.facts.get("foreign")) and path.endswith(".so"):
             yield _finding(tree, "binary-machine", path, f"it is a library for {system}")
+    compiled = {f"/opt/{path}": entry.facts["elf"] for path, entry in entries.items() if "elf" in entry.facts}
     for absolute, elf in compiled.items():
         yield from _one_file(tree, absolute.removeprefix("/opt/"), elf, target)
-    yield from _libraries(tree, {path: elf for path, elf in compiled.items() if not _musl(path, elf)}, target)
+
+    def real_path(path: str) -> str | None:
+        real = tree.real_path(path.removeprefix("/opt/")) if path.startswith("/opt/") else None
+        return None if real is None else f"/opt/{real}"
+
+    yield from library_findings(tree, compiled, real_path, target)
+
+
+def _of_another_python(tree: Tree, path: str, target: Target) -> bool:
+    """Whether a file is in another Python's folder, in a layer that has one for the target, too."""
+    match = _PYTHON_FOLDER.match(path)
+    own = site_folder(target.runtime)
+    return bool(match and not path.startswith(f"{own}/") and own in tree.children)
 
 
 def _finding(tree: Tree, code: str, path: str, message: str, **more: Any) -> Finding:
@@ -78,7 +96,7 @@ def _one_file(tree: Tree, path: str, elf: dict[str, Any], target: Target) -> Ite
     elif not is_library(elf, target.machine):
         what = " ".join([elf.get("system", ""), elf["machine"], "with 32 bits" if elf["bits"] == _OLD_BITS else ""])
         text = f"it is for {what.strip()}; {target} has {target.machine}"
-        yield _finding(tree, "binary-machine", path, text)
+        yield _finding(tree, "binary-machine", path, text, severity=_machine_severity(tree, path, elf, target))
     elif musl := _musl(path, elf):
         yield _finding(tree, "binary-musl", path, musl)
     else:
@@ -92,6 +110,16 @@ def _one_file(tree: Tree, path: str, elf: dict[str, Any], target: Target) -> Ite
             )
         if elf.get("text_relocations"):
             yield _finding(tree, "binary-text-relocations", path, "its dynamic section has DT_TEXTREL")
+
+
+def _machine_severity(tree: Tree, path: str, elf: dict[str, Any], target: Target) -> str:
+    """A warning for what is not loaded for the target: it has a sibling that is, or is chosen by name at run time."""
+    if tag := extension_of(path):
+        right = any(f"{tag.stem}{ending}" in tree.entries for ending in extension_suffixes(target))
+        return "warning" if right else ""
+    helper = elf["type"] == "executable" or "interpreter" in elf
+    own_place = path.startswith(("bin/", "extensions/", "bootstrap"))
+    return "warning" if _MACHINE_WORD.search(path.lower()) or (helper and not own_place) else ""
 
 
 def _musl(path: str, elf: dict[str, Any]) -> str | None:
@@ -112,18 +140,32 @@ def _abi(tree: Tree, path: str, target: Target) -> Iterator[Finding]:
     yield _finding(tree, "binary-abi", path, text, severity="warning" if right else "")
 
 
-def _libraries(tree: Tree, compiled: dict[str, dict[str, Any]], target: Target) -> Iterator[Finding]:
-    def real_path(path: str) -> str | None:
-        real = tree.real_path(path.removeprefix("/opt/")) if path.startswith("/opt/") else None
-        return None if real is None else f"/opt/{real}"
+def library_findings(
+    tree: Tree,
+    compiled: Mapping[str, dict[str, Any]],
+    real_path: Callable[[str], str | None],
+    target: Target,
+    root: str = "/opt",
+) -> Iterator[Finding]:
+    """What the files of a tree need and do not find.
 
-    for need in Loader(compiled, real_path, target).needs():
-        path = need.path.removeprefix("/opt/")
+    Args:
+        tree: the layer, or the function.
+        compiled: absolute path to ELF facts, of all files that the loader can see.
+        real_path: follows links among them.
+        target: what they run on.
+        root: where the tree lies.
+    """
+    loadable = {path: elf for path, elf in compiled.items() if not _musl(path, elf)}
+    for need in Loader(loadable, real_path, target).needs():
+        if not need.path.startswith(f"{root}/"):
+            continue
+        path = need.path.removeprefix(f"{root}/")
         if need.found is None:
             yield _missing(tree, path, need, target)
         else:
-            versions = compiled[need.path].get("versions", {}).get(need.name, ())
-            yield from _versions(tree, path, need, versions, compiled, target)
+            versions = loadable[need.path].get("versions", {}).get(need.name, ())
+            yield from _versions(tree, path, need, versions, loadable, target)
 
 
 def _missing(tree: Tree, path: str, need: Need, target: Target) -> Finding:
@@ -147,7 +189,7 @@ def _versions(
     path: str,
     need: Need,
     versions: list[str],
-    compiled: dict[str, dict[str, Any]],
+    compiled: Mapping[str, dict[str, Any]],
     target: Target,
 ) -> Iterator[Finding]:
     """Whether the library found defines the symbol versions that are needed of it."""

@@ -96,6 +96,9 @@ def _program(path: str, entry: Entry) -> Iterator[Finding]:
     if started and path != "bootstrap" and not runs:
         text = "Lambda starts it as an extension, and it is neither an ELF file nor a script"
         yield Finding(code="contents-stray-extension", path=path, message=text)
+    elif started and entry.mode is None:
+        text = "the zip does not say its mode: whether Lambda can start it is unknown"
+        yield Finding(code="contents-not-executable", severity="warning", path=path, message=text)
     elif (started or (runs and path.startswith("bin/"))) and entry.mode is not None and not entry.mode & _EXECUTE:
         severity = "" if started else "warning"
         text = f"its mode is {entry.mode:04o}, without an executable bit"
@@ -108,9 +111,19 @@ def _program(path: str, entry: Entry) -> Iterator[Finding]:
 def _misplaced(tree: Tree) -> Iterator[Finding]:
     top = tree.children.get("", {})
     importable = [name for name in top if name not in _KNOWN_TOPS and _imports(tree, name)]
+    # Beside what Lambda does look for, it may be data of a program or of an extension.
+    lost = not any(name in top for name in _KNOWN_TOPS)
     if importable:
         text = f"{_some(importable)} at the top of the layer: Lambda looks in python/"
-        yield Finding(code="contents-misplaced", path=min(importable), message=text)
+        yield Finding(
+            code="contents-misplaced", severity="" if lost else "warning", path=min(importable), message=text
+        )
+    for name, is_folder in top.items() if lost else ():
+        inner = [name] if name.lower() == "python" else [f"{name}/python"] if is_folder else []
+        for folder in inner:
+            if folder in tree.children:
+                text = f"{folder}/ is not where Lambda looks: it must be python/, at the top of the layer"
+                yield Finding(code="contents-misplaced", path=folder, message=text)
     others = [name for name in top if name not in _KNOWN_TOPS and name not in importable]
     if others:
         text = f"{_some(others)} at the top of the layer: nothing on Lambda looks there by itself"

@@ -110,7 +110,14 @@ def check_command(
         raise UsageError(
             "usage", f"there is nothing to check in {out}", hint="name a zip, a folder, a recipe or an ARN"
         )
-    found = [subject for name in given for subject in subjects(name, out, cache)]
+    found = [
+        subject
+        for name in given
+        for subject in subjects(name, out, cache)
+        if not (target and subject.manifest and not subject.targets(target))
+    ]
+    if given and not found:
+        raise UsageError("unknown-target", f"no archive is for {', '.join(target)}", hint="leave --target out")
     reports = _without_idle([_checked(subject, target, cache, shown) for subject in found], found)
     if stacks:
         from layerbuild.cli.stack import named_stack
@@ -161,14 +168,18 @@ class Subject:
         return manifest.data if manifest and manifest.describes(self.path) else None
 
     def targets(self, patterns: Sequence[str]) -> tuple[Target, ...]:
-        """What the layer is for: what the user says, else its manifest, else its content."""
+        """What the layer is for, by its manifest, what the user says, or its content.
+
+        Of a layer with a manifest `patterns` choose, perhaps nothing.
+        """
         from layerbuild.checks import inferred_targets
         from layerbuild.target import ARCHITECTURES, select_targets, targets_named
 
+        if data := self.manifest:
+            told = targets_named(data["runtimes"], data["architectures"])
+            return tuple(target for target in told if not patterns or target in select_targets(patterns))
         if patterns:
             return select_targets(patterns)
-        if data := self.manifest:
-            return targets_named(data["runtimes"], data["architectures"])
         found = inferred_targets(self.tree)
         if not found and self.published:
             # Without architectures it is for all that its content allows.

@@ -104,7 +104,12 @@ def stack_command(
     if shown["form"] == "text":
         for report in reports:
             _show_more(console, report)
-    return 0 if merge else code
+    return code if shown["strict"] or not merge else 0
+
+
+# What is an error in one layer and only a warning, or nothing, among several.
+_COUNTS = ("errors", "warnings")
+_MERGED = ("contents-two-versions",)
 
 
 class Stacked:
@@ -129,7 +134,17 @@ class Stacked:
             for finding, names in for_targets.items()
         ]
         found += [Finding(code="stack-targets", message=self.error)] if self.error else []
-        return in_order(found)
+        return in_order(self._accepted(finding) for finding in found)
+
+    def _accepted(self, finding: Finding) -> Finding:
+        """The finding, accepted where the recipe of the layer that its file comes from does so."""
+        from layerbuild.checks import accept
+
+        number = self.stack.winners.get(finding.path or "")
+        recipe = self.subjects[number].recipe if number is not None else None
+        if recipe is None or finding.code.startswith("stack-"):
+            return finding
+        return next(one for one in accept([finding], recipe.accept) if one.code == finding.code)
 
     def report(self, name: str, shown: dict[str, Any]) -> Report:
         """The report of the whole stack."""
@@ -169,6 +184,8 @@ def _stacks(
     from layerbuild.tree import read_tree
 
     found = [list(subjects(name, out, cache)) for name in names]
+    if function and not function.exists():
+        raise UsageError("layer-not-found", f"{function} does not exist", hint="--function takes a zip or a folder")
     task = read_tree(function, str(function), cache) if function else None
     wanted = select_targets(patterns) if patterns else None
     declared = {id(one): set(one.targets(())) for row in found for one in row}
@@ -285,10 +302,16 @@ def _show_more(console: Console, report: Report) -> None:
             console.paragraph(f"{row['path']} in {row['layer']}{size}", indent=4)
     if orders := more.get("orders"):
         console.result("")
-        what = f"{orders['tried']} of {orders['possible']} orders differ; all of them were tried"
-        console.paragraph(what if orders["tried"] > 1 else "no two layers collide: every order is the same", indent=2)
+        if orders["tried"] == 1:
+            console.paragraph("no two layers collide: every order is the same", indent=2)
+            return
+        console.paragraph(
+            f"{orders['tried']} of {orders['possible']} orders differ; all of them were tried", indent=2
+        )
+        told = ", ".join(
+            f"{orders[name]} {name.removesuffix('s') if orders[name] == 1 else name}" for name in _COUNTS
+        )
         for best in orders["best"][:5]:
-            told = f"{orders['errors']} errors, {orders['warnings']} warnings"
             console.paragraph(f"{told}: {' '.join(best)}", indent=2)
         if orders["errors"]:
             console.paragraph("no order is clean; these remain in every one:", indent=2)
@@ -301,19 +324,25 @@ def _check_merge(path: Path, stacks: Sequence[Stacked]) -> None:
 
     if len(stacks) != 1:
         raise UsageError("usage", "--merge makes one layer", hint="choose one set of archives with --target")
-    problem = f"{path} must end with .zip" if path.suffix != ".zip" else check_name(path.stem)
+    problem = f"{path} must end with .zip" if path.suffix != ".zip" else check_name(path.stem.replace(".", "-"))
+    if any(path.resolve() == one.path.resolve() for one in stacks[0].subjects):
+        problem = f"{path} is one of the layers to be merged"
     if problem:
         raise UsageError("bad-layer-name", problem)
 
 
 def _merge(console: Console, stacked: Stacked, path: Path, shown: dict[str, Any]) -> None:
     from layerbuild.archive import source_date
-    from layerbuild.checks import refuse_errors, select
+    from layerbuild.checks import check_layer, refuse_errors, select
     from layerbuild.stack.merge import merge
 
     # What merging mends is no reason against it.
     found = [one for one in stacked.findings() if one.code not in ("stack-too-many", "stack-size")]
     refuse_errors(select(found, (), shown["ignore"]), path.name)
+    refuse_errors(
+        [one for one in check_layer(stacked.stack.merged, stacked.targets) if one.code in _MERGED],
+        path.name,
+    )
     places = [one.path for one in stacked.subjects]
     manifest = merge(stacked.stack, places, stacked.targets, path, epoch=source_date())
     sizes = f"{readable_size(manifest.data['zipped'])} zipped, {readable_size(manifest.data['unzipped'])} unzipped"

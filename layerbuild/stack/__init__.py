@@ -244,12 +244,8 @@ class Stack:
 
         Of several in one folder the last layer's comes first, as its files have replaced the others'.
         """
-        found = []
-        roots = [(FUNCTION_ROOT, self.function, None)] if self.function else []
-        for root, tree, layer in roots:
-            found += [
-                Installed(distribution=one, layer=layer, site=root) for one in tree.distributions if one.site == ""
-            ]
+        function = self.function.distributions if self.function else ()
+        found = [Installed(distribution=one, layer=None, site=FUNCTION_ROOT) for one in function if one.site == ""]
         for folder in self.search_path[1:]:
             site = folder.removeprefix(f"{LAYER_ROOT}/")
             for number in reversed(range(len(self.layers))):

@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerbuild import modules
-from layerbuild.checks import Finding, binary, in_order, size
-from layerbuild.checks.contents import bytecode
+from layerbuild.checks import Finding, binary, contents, in_order, size
 from layerbuild.checks.requirements import unmet
 from layerbuild.layer import UNZIPPED_LIMIT
 from layerbuild.stack import FUNCTION_ROOT, LAYER_LIMIT, LAYER_ROOT
@@ -19,22 +18,16 @@ if TYPE_CHECKING:
     from layerbuild.stack import Carried, Installed, Stack
 
 _SHOWN = 3
+_OF_THE_FILE = ("binary-machine", "binary-abi", "binary-musl", "binary-unreadable")
+_OF_THE_LAYER = (
+    *("contents-misplaced", "contents-other-python", "contents-stdlib"),
+    *("contents-mode", "contents-not-executable", "contents-stray-extension", "contents-crlf"),
+)
 
 
 def check_stack(stack: Stack) -> list[Finding]:
     """Everything that is wrong with a stack, the worst first."""
-    return in_order(
-        [
-            *_archives(stack),
-            *_limits(stack),
-            *_paths(stack),
-            *_distributions(stack),
-            *_shadows(stack),
-            *_requirements(stack),
-            *_libraries(stack),
-            *_bytecode(stack),
-        ]
-    )
+    return in_order([*_archives(stack), *_limits(stack), *_contents(stack), *order_findings(stack)])
 
 
 def order_findings(stack: Stack) -> list[Finding]:
@@ -319,16 +312,41 @@ def _libraries(stack: Stack) -> Iterator[Finding]:
     missing = {(one.path, one.message) for one in together}
     yield from together
     if stack.function:
-        # What it needs may lie in a layer; what it is for is its own.
-        for one in binary.check(stack.function, stack.target):
-            if one.code in ("binary-machine", "binary-abi", "binary-musl", "binary-glibc"):
-                yield replace(one, path=f"{FUNCTION_ROOT}/{one.path}")
+        yield from _function_libraries(stack)
     for number, tree in enumerate(stack.layers):
         for one in binary.check(tree, stack.target):
             helped = one.code.startswith("binary-library-") and (one.path, one.message) not in missing
             if helped and stack.winners.get(one.path or "") == number:
                 text = f"{one.message}; alone, {stack.layer_name(number)} would not load it"
                 yield Finding(code="stack-needs-layer", path=one.path, package=one.package, message=text)
+
+
+def _function_libraries(stack: Stack) -> Iterator[Finding]:
+    """The function's compiled files; what they need may lie in a layer."""
+    assert stack.function  # noqa: S101 - asked for by the caller
+    trees = ((FUNCTION_ROOT, stack.function), (LAYER_ROOT, stack.merged))
+    compiled = {
+        f"{root}/{path}": entry.facts["elf"]
+        for root, tree in trees
+        for path, entry in tree.entries.items()
+        if "elf" in entry.facts
+    }
+    alone = [one for one in binary.check(stack.function, stack.target) if one.code in _OF_THE_FILE]
+    needs = binary.library_findings(stack.function, compiled, stack.real_path, stack.target, FUNCTION_ROOT)
+    for one in (*alone, *needs):
+        yield replace(one, path=f"{FUNCTION_ROOT}/{one.path}")
+
+
+def _contents(stack: Stack) -> Iterator[Finding]:
+    """What keeps a layer from being of any use, whatever the others are."""
+    for number, tree in enumerate(stack.layers):
+        for one in (*contents.check(tree), *contents.check_for_target(tree, stack.target)):
+            if (
+                one.code in _OF_THE_LAYER
+                and one.severity == "error"
+                and stack.winners.get(one.path or "", number) == number
+            ):
+                yield replace(one, message=f"{one.message} ({stack.layer_name(number)})")
 
 
 def _bytecode(stack: Stack) -> Iterator[Finding]:
@@ -339,7 +357,7 @@ def _bytecode(stack: Stack) -> Iterator[Finding]:
         if path.endswith(".pyc") and _source_layer(stack, path) not in (None, stack.winners[path])
     }
     if mixed:
-        yield from bytecode(stack.merged, stack.target, mixed)
+        yield from contents.bytecode(stack.merged, stack.target, mixed)
 
 
 def _source_layer(stack: Stack, path: str) -> int | None:

@@ -871,3 +871,38 @@ def test_make_refuses_a_wheel_that_would_not_load(
     checked = cli("check", project / layer["path"], "--select", "binary")
     assert checked.code == 0, checked.out
     assert "binary-" not in checked.out
+
+
+# Files for another machine that nothing loads.
+
+
+@pytest.mark.parametrize(
+    ("layer", "severity"),
+    [
+        (lambda: {"python/demo/linux-x86_64/helper": program(machine="x86_64")}, "warning"),
+        (lambda: {"python/demo/helper": program(machine="x86_64")}, "warning"),
+        (lambda: {"python/demo/attach_linux_amd64.so": library(machine="x86_64")}, "warning"),
+        (lambda: {"python/demo/attach.so": library(machine="x86_64")}, "error"),
+        (lambda: {"bin/linux-tool": program(machine="x86_64")}, "error"),
+        (lambda: {f"python/demo/ext.cpython-312-{X86}": library(machine="x86_64")}, "error"),
+        (
+            lambda: {
+                f"python/demo/ext.cpython-312-{X86}": library(machine="x86_64"),
+                "python/demo/ext.cpython-312-aarch64-linux-gnu.so": library(machine="aarch64"),
+            },
+            "warning",
+        ),
+    ],
+)
+def test_what_is_chosen_by_name_at_run_time_may_be_for_another_machine(
+    layer: Callable[[], Files], severity: str, tmp_path: Path
+) -> None:
+    (found,) = findings(tmp_path, layer(), AL2023_ARM)
+    assert (found.code, found.severity) == ("binary-machine", severity)
+
+
+def test_another_pythons_folder_does_not_count_beside_the_right_one(tmp_path: Path) -> None:
+    name = "python/lib/python3.{0}/site-packages/demo/ext.cpython-3{0}-" + X86
+    both = {name.format(12): library(), name.format(13): library()}
+    assert findings(tmp_path, both) == []
+    assert codes(findings(tmp_path, {name.format(13): library()})) == ["binary-abi"]

@@ -180,6 +180,12 @@ BROKEN: dict[str, tuple[list[Told], Case]] = {
     ),
     "a text at the top": ([note("misplaced", "README.md")], Case({**dist(), "README.md": ""})),
     "data at the top": ([note("misplaced", "etc")], Case({**dist(), "etc/demo.conf": ""})),
+    "one folder too high": (
+        [error("misplaced", "layer/python"), note("misplaced", "layer")],
+        Case(dist(site="layer/python")),
+    ),
+    "another case": ([error("misplaced", "Python"), note("misplaced", "Python")], Case({"Python/demo.txt": ""})),
+    "a module beside a right folder": ([warning("misplaced", "wrapper.py")], Case({**dist(), "wrapper.py": ""})),
     "modules and data at the top": (
         [error("misplaced", "demo"), note("misplaced", "etc")],
         Case({"demo/__init__.py": "", "share/x": "", "etc/x": "", "zoo.py": ""}),
@@ -420,6 +426,10 @@ BROKEN: dict[str, tuple[list[Told], Case]] = {
     "an extension that its owner can run": (
         [error("not-executable", "extensions/agent")],
         Case({**dist(), "extensions/agent": File(SCRIPT, mode=0o744)}),
+    ),
+    "an extension without a mode": (
+        [warning("not-executable", "extensions/agent")],
+        Case({**dist(), "extensions/agent": File(SCRIPT, None)}),
     ),
     "a bootstrap": ([error("not-executable", "bootstrap")], Case({**dist(), "bootstrap": SCRIPT})),
     "a script": ([warning("not-executable", "bin/tool")], Case({**dist(), "bin/tool": SCRIPT})),
@@ -700,7 +710,7 @@ CLEAN: dict[str, tuple[str, Case]] = {
     ),
     "a program with an unknown mode": (
         "contents-not-executable",
-        Case({**dist(), "bin/tool": File(SCRIPT, None), "extensions/agent": File(SCRIPT, None)}),
+        Case({**dist(), "bin/tool": File(SCRIPT, None)}),
     ),
     "in a folder of extensions/": (
         "contents-not-executable",

@@ -882,3 +882,13 @@ def test_findings_come_worst_first(layers: Layers) -> None:
     severities = [finding.severity for finding in stack_of(one, other).findings()]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
     assert set(severities) == {"error", "warning", "note"}
+
+
+def test_the_functions_compiled_files_find_libraries_in_layers(tmp_path: Path, layers: Layers) -> None:
+    library = shared_library(tmp_path / "gcc", "libown.so.1")
+    module = shared_library(tmp_path / "gcc", "_own.so", tmp_path / "gcc/libown.so.1")
+    function = layers({"_own.so": module})
+    alone = stack_of(layers({"python/a.py": ""}), function=function)
+    assert [one.path for one in found(alone, "binary-library-unknown")] == ["/var/task/_own.so"]
+    helped = stack_of(layers({"lib/libown.so.1": library}), function=function)
+    assert not [code for code in codes(helped) if code.startswith("binary-")]
