@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layerbuild.content import Content
 from layerbuild.errors import UsageError
 from layerbuild.lock import normal_name
-from layerbuild.process import stop_if_interrupted
+from layerbuild.process import interrupted, stop_if_interrupted
 from layerbuild.wheel import normal_version, record_digest
 from layerbuild.zips import LARGEST, Problem, ZipContents, ZipError, ZipReader, link_target
 
@@ -242,11 +243,7 @@ def read_tree(path: Path, name: str, cache: Cache | None = None) -> Tree:
 
 
 def read_zip(path: Path, name: str, cache: Cache | None = None) -> Tree:
-    """The tree of a zip from anywhere. What is wrong with it stands in its `problems`; it raises for nothing of that.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """The tree of a zip from anywhere. What is wrong with it stands in its `problems`; nothing is raised for that."""
     digest = ""
     if cache:
         with path.open("rb") as file:
@@ -257,7 +254,8 @@ def read_zip(path: Path, name: str, cache: Cache | None = None) -> Tree:
         entries, problems = _unpack(path)
         kept = {"entries": entries, "problems": problems, "zipped": path.stat().st_size}
         if cache:
-            cache.keep_record("trees", key, kept)
+            with contextlib.suppress(OSError):  # a full disk must not keep anyone from checking
+                cache.keep_record("trees", key, kept)
     return _tree(
         name,
         [Entry(*row) for row in kept["entries"]],
@@ -313,10 +311,14 @@ def _unpack(path: Path) -> tuple[list[Entry], list[Problem]]:
         members = sorted(reader.members, key=lambda member: -member.compressed)
         with ThreadPoolExecutor(_WORKERS) as pool:
             shares = [pool.submit(_unpack_some, path, reader, members[nth::_WORKERS]) for nth in range(_WORKERS)]
-            for share in shares:
-                found, wrong = share.result()
-                entries += found
-                problems += wrong
+            try:
+                for share in shares:
+                    found, wrong = share.result()
+                    entries += found
+                    problems += wrong
+            except BaseException:
+                interrupted.set()  # the others are not waited for to the end
+                raise
     return entries, sorted(problems, key=lambda problem: (problem.path or "", problem.kind))
 
 
@@ -344,11 +346,7 @@ def _unpack_some(path: Path, reader: ZipReader, members: Sequence[ZipMember]) ->
 
 
 def read_folder(path: Path, name: str) -> Tree:
-    """The tree of a folder laid out as /opt. Links are not followed.
-
-    Raises:
-        OSError: something in it cannot be read.
-    """
+    """The tree of a folder laid out as /opt. Links are not followed. What cannot be read raises OSError."""
     entries: list[Entry] = []
     problems: list[Problem] = []
     left = [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import tomllib
 from dataclasses import dataclass, replace
@@ -135,7 +136,8 @@ def known_findings(key: str, cache: Cache | None, work: Callable[[], list[Findin
     if kept is not None:
         return [Finding(**{**row, "targets": tuple(row["targets"])}) for row in kept]
     found = work()
-    cache.keep_record("findings", key, [finding.as_json() for finding in found])
+    with contextlib.suppress(OSError):  # a full disk must not keep anyone from checking
+        cache.keep_record("findings", key, [finding.as_json() for finding in found])
     return found
 
 
