@@ -251,13 +251,17 @@ class Manifest:
     def describes(self, path: Path) -> bool:
         """Whether the archive at `path` is, byte for byte, the one that this describes."""
         try:
-            if path.stat().st_size != self.data["zipped"]:
+            size = path.stat().st_size
+            if size != self.data["zipped"]:
                 return False
             with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
+                return self.is_of(hashlib.file_digest(file, "sha256").digest(), size)
         except OSError:
             return False
-        return bool(base64.b64encode(digest).decode() == self.data["code_sha256"])
+
+    def is_of(self, sha256: bytes, size: int | None) -> bool:
+        """Whether it describes the archive with this hash and this many bytes."""
+        return bool(size == self.data["zipped"] and base64.b64encode(sha256).decode() == self.data["code_sha256"])
 
     def write(self, path: Path) -> None:
         """Writes the manifest whole."""

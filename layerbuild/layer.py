@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import posixpath
 import re
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layerbuild.errors import BuildError
 from layerbuild.lock import normal_name
 from layerbuild.recipe import prune_sets
+from layerbuild.wheel import record_digest
 from layerbuild.zips import STORED, inflate
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _entry_point(function: str, place: Place) -> bytes:
 
 def _made(path: str, content: bytes, owner: Wheel, *, mode: int = 0o644) -> LayerFile:
     """A file whose bytes are made here. Stored, as what deflate makes of them differs between zlib versions."""
-    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    digest = record_digest(hashlib.sha256(content).digest())
     facts = {"shebang": content.partition(b"\n")[0].decode()} if content.startswith(b"#!") else _NO_FACTS
     crc, size = zlib.crc32(content), len(content)
     return LayerFile(path, mode, STORED, crc, size, size, digest, content, 0, owner, facts)

@@ -81,21 +81,28 @@ def find(name: str, path: Sequence[str], folders: Folders, endings: Sequence[str
 
 
 def _find_one(name: str, path: Sequence[str], folders: Folders, endings: Sequence[str]) -> Module | None:
-    portions = []
+    portions: list[str] = []
+    for module in candidates(name, path, folders, endings):
+        if module.kind != "namespace":
+            return module
+        portions += module.locations
+    return Module(kind="namespace", path=None, locations=tuple(portions)) if portions else None
+
+
+def candidates(name: str, path: Sequence[str], folders: Folders, endings: Sequence[str]) -> Iterator[Module]:
+    """Everything along `path` that has the name, as it is met; the folders of a namespace package one by one."""
     for folder in path:
         names = folders.names(folder)
-        if names.get(name):
-            inner = folders.names(f"{folder}/{name}")
-            for ending in endings:
-                if inner.get(f"__init__{ending}") is False:
-                    location = f"{folder}/{name}"
-                    return Module(kind="package", path=f"{location}/__init__{ending}", locations=(location,))
+        location = f"{folder}/{name}"
+        inner = folders.names(location) if names.get(name) else {}
+        packages = [ending for ending in endings if inner.get(f"__init__{ending}") is False]
+        for ending in packages:
+            yield Module(kind="package", path=f"{location}/__init__{ending}", locations=(location,))
         for ending in endings:
             if names.get(name + ending) is False:
-                return Module(kind="module", path=f"{folder}/{name}{ending}")
-        if names.get(name):
-            portions.append(f"{folder}/{name}")
-    return Module(kind="namespace", path=None, locations=tuple(portions)) if portions else None
+                yield Module(kind="module", path=location + ending)
+        if names.get(name) and not packages:
+            yield Module(kind="namespace", path=None, locations=(location,))
 
 
 def module_names(names: Mapping[str, bool], endings: Sequence[str]) -> Iterator[str]:

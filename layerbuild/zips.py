@@ -151,14 +151,12 @@ class ZipReader:
             name = info.orig_filename.rstrip("/")
             if not problem and name in seen:
                 problem = Problem("duplicate", name, f"the path {name!r} is in it twice")
-            problem = problem or self._locally_zip64(info)
-            offset = None if problem else self._data_offset(info)
-            if problem or offset is None:
-                text = f"the zip contradicts itself about {info.orig_filename!r}"
-                self.problems.append(problem or Problem("broken", name, text))
+            place = problem or self._located(info)
+            if isinstance(place, Problem):
+                self.problems.append(place)
                 continue
             seen.add(name)
-            self.members.append(_member(info, offset))
+            self.members.append(_member(info, place))
         self._check_overlaps()
         self._check_folders()
 
@@ -176,10 +174,8 @@ class ZipReader:
             return Problem("path", name, f"the path {name!r} is not a plain relative path")
         fields = set(_extra_fields(info.extra))
         if info.filename != name or _UNICODE_PATH in fields:
-            return Problem("path", name, f"the zip contradicts itself about {name!r}")
-        if _ZIP64 in fields:
-            return Problem("zip64", name, f"{name!r} uses zip64, of which nobody knows whether Lambda reads it")
-        return None
+            return Problem("path", name, _contradicts(info))
+        return _zip64(info) if _ZIP64 in fields else None
 
     def _unreadable(self, info: zipfile.ZipInfo) -> Problem | None:
         name = info.orig_filename
@@ -192,31 +188,23 @@ class ZipReader:
             return Problem("method", name, f"{name!r} is compressed by a method that Lambda may not read")
         return None
 
-    def _locally_zip64(self, info: zipfile.ZipInfo) -> Problem | None:
-        """Tells a member whose local header alone uses zip64, as one that was written before its size was known."""
+    def _located(self, info: zipfile.ZipInfo) -> int | Problem:
+        """Where a member's bytes begin, or why its local header does not say so."""
+        contradiction = Problem("broken", info.orig_filename.rstrip("/"), _contradicts(info))
         if info.header_offset < 0:
-            return None
-        self._file.seek(info.header_offset)
-        header = self._file.read(_LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size or _LOCAL_HEADER.unpack(header)[7:9] != (_MANY, _MANY):
-            return None
-        name = info.orig_filename
-        return Problem("zip64", name, f"{name!r} uses zip64, of which nobody knows whether Lambda reads it")
-
-    def _data_offset(self, info: zipfile.ZipInfo) -> int | None:
-        """Where a member's bytes begin; None where its local header tells another story than the directory."""
-        if info.header_offset < 0:
-            return None
+            return contradiction
         self._file.seek(info.header_offset)
         signature, _, flags, method, _, _, crc, compressed, size, name_size, extra_size = _LOCAL_HEADER.unpack(
             self._file.read(_LOCAL_HEADER.size)
         )
+        if (compressed, size) == (_MANY, _MANY):  # as of one that was written before its size was known
+            return _zip64(info)
         name = self._file.read(name_size).decode("utf-8" if flags & _UTF8 else "cp437")
         # A descriptor behind the bytes says what a writer did not know before them.
         told = (crc, compressed, size) == (info.CRC, info.compress_size, info.file_size) or flags & _DESCRIPTOR
         same = (signature, method, name) == (b"PK\x03\x04", info.compress_type, info.orig_filename)
         if not same or not told or flags & _ENCRYPTED:
-            return None
+            return contradiction
         return int(info.header_offset + _LOCAL_HEADER.size + name_size + extra_size)
 
     def _check_overlaps(self) -> None:
@@ -262,6 +250,15 @@ class ZipReader:
             raise ZipError(f"{member.path!r} cannot be unpacked: {error}") from None
         if size != member.size or crc != member.crc:
             raise ZipError(f"{member.path!r} does not have the size and checksum that the zip says")
+
+
+def _contradicts(info: zipfile.ZipInfo) -> str:
+    return f"the zip contradicts itself about {info.orig_filename!r}"
+
+
+def _zip64(info: zipfile.ZipInfo) -> Problem:
+    name = info.orig_filename
+    return Problem("zip64", name, f"{name!r} uses zip64, of which nobody knows whether Lambda reads it")
 
 
 def _is_directory(data: bytes, count: int) -> bool:

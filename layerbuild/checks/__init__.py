@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # To be raised whenever a rule finds something else in the same content.
 CHECKS_FORMAT = 2
-_SHOWN = 10
+_SHOWN, _NAMED = 10, 3
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -109,16 +109,22 @@ def check_layer(tree: Tree, targets: Sequence[Target], *, budget: int | None = N
     found = [*size.check(tree, budget), *size.check_zip(tree), *contents.check(tree)]
     if not targets and tree.entries:
         found.append(Finding(code="target-unknown", message=_why_unknown(tree)))
-    for_targets: dict[Finding, list[str]] = {}
-    for target in targets:
-        for finding in (*binary.check(tree, target), *contents.check_for_target(tree, target)):
-            for_targets.setdefault(finding, []).append(str(target))
-    found += [
-        # What holds for all of several targets needs none of their names.
-        finding if len(names) == len(targets) else replace(finding, targets=tuple(names))
-        for finding, names in for_targets.items()
-    ]
+    found += over_targets(
+        targets, lambda target: (*binary.check(tree, target), *contents.check_for_target(tree, target))
+    )
     return in_order(found)
+
+
+def over_targets(targets: Sequence[Target], work: Callable[[Target], Iterable[Finding]]) -> list[Finding]:
+    """What `work` finds for each of several targets, once; what holds for all of them needs none of their names."""
+    names: dict[Finding, list[str]] = {}
+    for target in targets:
+        for finding in work(target):
+            names.setdefault(finding, []).append(str(target))
+    return [
+        finding if len(told) == len(targets) else replace(finding, targets=tuple(told))
+        for finding, told in names.items()
+    ]
 
 
 def known_findings(key: str, cache: Cache | None, work: Callable[[], list[Finding]]) -> list[Finding]:
@@ -170,6 +176,13 @@ def refuse_errors(findings: Iterable[Finding], name: str) -> None:
             causes=causes,
             hint=f"{errors[0].fix}; or accept it: [[accept]] in the recipe, or --ignore {errors[0].code}",
         )
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few of some names, each once, and how many more there are."""
+    names = list(dict.fromkeys(names))
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

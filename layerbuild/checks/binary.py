@@ -72,7 +72,7 @@ def _each(tree: Tree, target: Target) -> Iterator[Finding]:
         real = tree.real_path(path.removeprefix("/opt/")) if path.startswith("/opt/") else None
         return None if real is None else f"/opt/{real}"
 
-    yield from library_findings(tree, compiled, real_path, target)
+    yield from loader_findings(tree, compiled, real_path, target)
 
 
 def _of_another_python(tree: Tree, path: str, target: Target) -> bool:
@@ -115,8 +115,7 @@ def _one_file(tree: Tree, path: str, elf: dict[str, Any], target: Target) -> Ite
 def _machine_severity(tree: Tree, path: str, elf: dict[str, Any], target: Target) -> str:
     """A warning for what is not loaded for the target: it has a sibling that is, or is chosen by name at run time."""
     if tag := extension_of(path):
-        right = any(f"{tag.stem}{ending}" in tree.entries for ending in extension_suffixes(target))
-        return "warning" if right else ""
+        return _extension_severity(tree, tag, target)
     helper = elf["type"] == "executable" or "interpreter" in elf
     own_place = path.startswith(("bin/", "extensions/", "bootstrap"))
     return "warning" if _MACHINE_WORD.search(path.lower()) or (helper and not own_place) else ""
@@ -135,12 +134,17 @@ def _abi(tree: Tree, path: str, target: Target) -> Iterator[Finding]:
     tag = extension_of(path)
     if tag is None or tag.version == "{}.{}".format(*target.runtime.version):
         return
-    right = any(f"{tag.stem}{ending}" in tree.entries for ending in extension_suffixes(target))
     text = f"it is for CPython {tag.version}; {target.runtime.name} does not import it"
-    yield _finding(tree, "binary-abi", path, text, severity="warning" if right else "")
+    yield _finding(tree, "binary-abi", path, text, severity=_extension_severity(tree, tag, target))
 
 
-def library_findings(
+def _extension_severity(tree: Tree, tag: Extension, target: Target) -> str:
+    """A warning where the module that the target imports is beside one that it does not."""
+    right = any(f"{tag.stem}{ending}" in tree.entries for ending in extension_suffixes(target))
+    return "warning" if right else ""
+
+
+def loader_findings(
     tree: Tree,
     compiled: Mapping[str, dict[str, Any]],
     real_path: Callable[[str], str | None],

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from layerbuild import modules
-from layerbuild.checks import Finding
+from layerbuild.checks import Finding, some
 from layerbuild.checks.requirements import check as check_requirements
 from layerbuild.target import runtimes
 
@@ -28,7 +28,6 @@ _WRONG_SITE = re.compile(
 )
 _VERSION_FOLDER = re.compile(r"python/lib/python3\.\d+")
 _ANY_SITE = re.compile(r"python/lib/python3\.\d+/site-packages")
-_SHOWN = 3
 
 
 def check(tree: Tree) -> Iterator[Finding]:
@@ -72,12 +71,6 @@ def _count(things: Iterable[Any], name: str) -> str:
     return f"{number} {name}" if number == 1 else f"{number:,} {name}s"
 
 
-def _some(names: Iterable[str]) -> str:
-    names = sorted(names)
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
 def _modes_and_programs(tree: Tree) -> Iterator[Finding]:
     for path, entry in tree.entries.items():
         mode = entry.mode
@@ -114,7 +107,7 @@ def _misplaced(tree: Tree) -> Iterator[Finding]:
     # Beside what Lambda does look for, it may be data of a program or of an extension.
     lost = not any(name in top for name in _KNOWN_TOPS)
     if importable:
-        text = f"{_some(importable)} at the top of the layer: Lambda looks in python/"
+        text = f"{some(sorted(importable))} at the top of the layer: Lambda looks in python/"
         yield Finding(
             code="contents-misplaced", severity="" if lost else "warning", path=min(importable), message=text
         )
@@ -126,14 +119,15 @@ def _misplaced(tree: Tree) -> Iterator[Finding]:
                 yield Finding(code="contents-misplaced", path=folder, message=text)
     others = [name for name in top if name not in _KNOWN_TOPS and name not in importable]
     if others:
-        text = f"{_some(others)} at the top of the layer: nothing on Lambda looks there by itself"
+        text = f"{some(sorted(others))} at the top of the layer: nothing on Lambda looks there by itself"
         yield Finding(code="contents-misplaced", severity="note", path=min(others), message=text)
     for folder, names in tree.children.items():
         right = {"site-packages"} if _VERSION_FOLDER.fullmatch(folder) else set()
         if right or _WRONG_SITE.fullmatch(folder):
             found = [name for name in names if name not in right and _imports(tree, f"{folder}/{name}")]
             if found:
-                text = f"{_some(found)} in {folder}: Lambda looks in python/ and python/lib/pythonX.Y/site-packages"
+                told = some(sorted(found))
+                text = f"{told} in {folder}: Lambda looks in python/ and python/lib/pythonX.Y/site-packages"
                 yield Finding(code="contents-misplaced", path=folder, message=text)
 
 
@@ -199,7 +193,7 @@ def _metadata_and_modules(tree: Tree) -> Iterator[Finding]:
         if site == "python":
             names = [name for name in names if name != "lib"]
         if names:
-            text = f"no distribution in {site} lists {_some(names)}"
+            text = f"no distribution in {site} lists {some(sorted(names))}"
             yield Finding(code="contents-no-dist-info", path=f"{site}/{sorted(names)[0]}", message=text)
 
 

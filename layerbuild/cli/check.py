@@ -165,7 +165,8 @@ class Subject:
         from layerbuild.archive import Manifest
 
         manifest = Manifest.read(self.path.with_suffix(".json")) if self.path.suffix == ".zip" else None
-        return manifest.data if manifest and manifest.describes(self.path) else None
+        digest = bytes.fromhex(self.tree.digest)
+        return manifest.data if manifest and manifest.is_of(digest, self.tree.zipped) else None
 
     def targets(self, patterns: Sequence[str]) -> tuple[Target, ...]:
         """What the layer is for, by its manifest, what the user says, or its content.

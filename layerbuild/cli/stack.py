@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,8 @@ def stack_command(
     return code if shown["strict"] or not merge else 0
 
 
-# What is an error in one layer and only a warning, or nothing, among several.
 _COUNTS = ("errors", "warnings")
+# What is an error in one layer and only a warning, or nothing, among several.
 _MERGED = ("contents-two-versions",)
 
 
@@ -121,18 +122,15 @@ class Stacked:
         self.targets = targets
         self.error = error
 
+    @cached_property
     def findings(self) -> list[Finding]:
         """What holds for all targets, and what for some only."""
-        from layerbuild.checks import Finding, in_order
+        from layerbuild.checks import Finding, in_order, over_targets
 
-        for_targets: dict[Finding, list[str]] = {}
-        for target in self.targets:
-            for finding in replace(self.stack, target=target).findings():
-                for_targets.setdefault(finding, []).append(str(target))
-        found = [
-            finding if len(names) == len(self.targets) else replace(finding, targets=tuple(names))
-            for finding, names in for_targets.items()
-        ]
+        def work(target: Target) -> list[Finding]:
+            return (self.stack if target == self.stack.target else replace(self.stack, target=target)).findings()
+
+        found = over_targets(self.targets, work)
         found += [Finding(code="stack-targets", message=self.error)] if self.error else []
         return in_order(self._accepted(finding) for finding in found)
 
@@ -165,7 +163,7 @@ class Stacked:
             kind="stack",
             uri=self.subjects[-1].uri,
             targets=tuple(map(str, self.targets)),
-            findings=tuple(select(self.findings(), shown["select"], shown["ignore"])),
+            findings=tuple(select(self.findings, shown["select"], shown["ignore"])),
             zipped=None,
             unzipped=self.stack.unzipped,
             more={
@@ -337,7 +335,7 @@ def _merge(console: Console, stacked: Stacked, path: Path, shown: dict[str, Any]
     from layerbuild.stack.merge import merge
 
     # What merging mends is no reason against it.
-    found = [one for one in stacked.findings() if one.code not in ("stack-too-many", "stack-size")]
+    found = [one for one in stacked.findings if one.code not in ("stack-too-many", "stack-size")]
     refuse_errors(select(found, (), shown["ignore"]), path.name)
     refuse_errors(
         [one for one in check_layer(stacked.stack.merged, stacked.targets) if one.code in _MERGED],

@@ -192,9 +192,9 @@ class Stack:
 
         Lines of .pth files are not followed; ``contents-pth`` tells of them.
         """
-        if name.partition(".")[0] in modules.unshadowable(self.target.runtime):
-            return None
         top = name.partition(".")[0]
+        if top in modules.unshadowable(self.target.runtime):
+            return None
         found = modules.find(top, self.search_path, self, self.endings)
         if found and found.kind == "namespace" and top in self._runtime_modules:
             return None  # a regular module wins over a namespace package, wherever it is on the path
@@ -218,23 +218,7 @@ class Stack:
 
     def candidates(self, name: str, path: Sequence[str]) -> list[modules.Module]:
         """Everything along `path` that could be imported as `name`, the one that is imported first."""
-        found = []
-        for folder in path:
-            names = self.names(folder)
-            inner = self.names(f"{folder}/{name}") if names.get(name) else {}
-            packages = [ending for ending in self.endings if inner.get(f"__init__{ending}") is False]
-            location = f"{folder}/{name}"
-            found += [
-                modules.Module(kind="package", path=f"{location}/__init__{ending}", locations=(location,))
-                for ending in packages
-            ]
-            found += [
-                modules.Module(kind="module", path=location + ending)
-                for ending in self.endings
-                if names.get(name + ending) is False
-            ]
-            if names.get(name) and not packages:
-                found.append(modules.Module(kind="namespace", path=None, locations=(location,)))
+        found = modules.candidates(name, path, self, self.endings)
         # A namespace package gives way to whatever else there is, even later on the path.
         return sorted(found, key=lambda module: module.kind == "namespace")
 

@@ -6,18 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layerbuild import modules
-from layerbuild.checks import Finding, binary, contents, in_order, size
+from layerbuild.checks import Finding, binary, contents, in_order, size, some
 from layerbuild.checks.requirements import unmet
 from layerbuild.layer import UNZIPPED_LIMIT
 from layerbuild.stack import FUNCTION_ROOT, LAYER_LIMIT, LAYER_ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from layerbuild.modules import Module
     from layerbuild.stack import Carried, Installed, Stack
 
-_SHOWN = 3
 _OF_THE_FILE = ("binary-machine", "binary-abi", "binary-musl", "binary-unreadable")
 _OF_THE_LAYER = (
     *("contents-misplaced", "contents-other-python", "contents-stdlib"),
@@ -74,12 +73,6 @@ def _limits(stack: Stack) -> Iterator[Finding]:
             yield Finding(code="stack-two-versions", message=text)
 
 
-def _some(names: Iterable[str]) -> str:
-    names = list(dict.fromkeys(names))
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
 def _paths(stack: Stack) -> Iterator[Finding]:
     for path, one, other in stack.kind_conflicts:
         kinds = [_kind(stack, number, path) for number in (one, other)]
@@ -96,7 +89,7 @@ def _paths(stack: Stack) -> Iterator[Finding]:
     for layers, found in identical.items():
         wasted = sum(stack.layers[one.winner].entries[one.path].size for one in found) * (len(layers) - 1)
         owners = [stack.layers[layers[-1]].owner(one.path) for one in found]
-        whose = _some(str(owner) for owner in owners if owner)
+        whose = some(str(owner) for owner in owners if owner)
         names = " and ".join(stack.layer_name(number) for number in layers)
         text = f"{names} carry the same {len(found):,} files, {wasted:,} bytes more than once"
         yield Finding(code="stack-identical", path=found[0].path, message=text + (f": {whose}" if whose else ""))
@@ -332,7 +325,7 @@ def _function_libraries(stack: Stack) -> Iterator[Finding]:
         if "elf" in entry.facts
     }
     alone = [one for one in binary.check(stack.function, stack.target) if one.code in _OF_THE_FILE]
-    needs = binary.library_findings(stack.function, compiled, stack.real_path, stack.target, FUNCTION_ROOT)
+    needs = binary.loader_findings(stack.function, compiled, stack.real_path, stack.target, FUNCTION_ROOT)
     for one in (*alone, *needs):
         yield replace(one, path=f"{FUNCTION_ROOT}/{one.path}")
 

@@ -394,7 +394,7 @@ def test_what_nobody_has_is_not_explained(asked: str, layers: Layers) -> None:
 
 def test_a_module_that_is_a_link_into_another_layer(layers: Layers) -> None:
     stack = stack_of(
-        layers({"python/foo.py": Link("../shared/foo.py"), "python/a.py": ""}), layers({"shared/foo.py": ""})
+        layers({"python/foo.py": Link("../common/foo.py"), "python/a.py": ""}), layers({"common/foo.py": ""})
     )
     answer = explained(stack, "foo")
     assert answer["path"] == "/opt/python/foo.py"

@@ -179,7 +179,7 @@ def targets(layers: Layers, broken: bool) -> list[Finding]:
     one = write_zip(layers.folder / "one.zip", {f"{SITE}/one.py": ""})
     other = write_zip(layers.folder / "other.zip", {f"{SITE.replace('12', '13' if broken else '12')}/two.py": ""})
     (stacked,) = _stacks([str(one), str(other)], None, (), layers.folder, Cache(layers.folder / "cache"))
-    return stacked.findings()
+    return stacked.findings
 
 
 def two_versions(layers: Layers, broken: bool) -> list[Finding]:
@@ -395,7 +395,7 @@ def test_a_folder_in_a_folder_layer_and_a_file_in_a_zip(tmp_path: Path, layers: 
 
 
 def test_a_link_to_a_folder_and_a_folder_are_of_two_kinds(layers: Layers) -> None:
-    linked = layers({"python/a": Link("../shared"), "shared/x.py": ""})
+    linked = layers({"python/a": Link("../common"), "common/x.py": ""})
     assert "a symlink in a.zip" in message(stack_of(linked, layers({"python/a/y.py": ""})), "stack-kind")
 
 
@@ -687,7 +687,7 @@ def test_a_function_without_files_of_its_own_has_no_folder(layers: Layers) -> No
 
 @pytest.mark.parametrize("beside", ["python/other.py", "lib/other.so"])
 def test_a_module_reached_through_a_link_is_found(beside: str, layers: Layers) -> None:
-    stack = stack_of(layers({"python/foo.py": Link("../shared/foo.py"), beside: ""}), layers({"shared/foo.py": ""}))
+    stack = stack_of(layers({"python/foo.py": Link("../common/foo.py"), beside: ""}), layers({"common/foo.py": ""}))
     module = stack.find_module("foo")
     assert module is not None
     assert (module.kind, module.path, module.layer) == ("module", "/opt/python/foo.py", 1)
@@ -695,7 +695,7 @@ def test_a_module_reached_through_a_link_is_found(beside: str, layers: Layers) -
 
 @pytest.mark.parametrize("beside", ["python/other.py", "lib/other.so"])
 def test_a_package_reached_through_a_link_is_a_package(beside: str, layers: Layers) -> None:
-    stack = stack_of(layers({"python/foo": Link("../shared/foo"), "shared/foo/__init__.py": "", beside: ""}))
+    stack = stack_of(layers({"python/foo": Link("../common/foo"), "common/foo/__init__.py": "", beside: ""}))
     module = stack.find_module("foo")
     assert module is not None
     assert (module.kind, module.path, module.layer) == ("package", "/opt/python/foo/__init__.py", 0)
