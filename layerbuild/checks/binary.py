@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.checks import Finding
-from layerbuild.checks.loader import Loader, is_library, symbol_limits, version_of
+from layerbuild.checks.loader import Loader, is_library
+from layerbuild.libraries import symbol_limits, version_of
 from layerbuild.modules import extension_suffixes, site_folder
 
 if TYPE_CHECKING:

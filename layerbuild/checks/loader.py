@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import posixpath
 import re
-import tomllib
 from collections import deque
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+
+from layerbuild.libraries import system_libraries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from layerbuild.libraries import Library
     from layerbuild.target import Target
 
 # The folders of LD_LIBRARY_PATH that hold layers' and functions' files; those before are the runtime's own.
@@ -28,24 +28,7 @@ _UP = re.compile(r"/\.\.(?=/)")
 # Python's process has them before it loads anything from a layer.
 _ALWAYS_LOADED = ("libc.so.6", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1")
 _BITS = 64
-# Python itself reads no number of thousands of digits.
-_MANY_DIGITS, _ENDLESS = 10, 10**10
 _LIB = re.compile(r"\$(?:\{LIB\}|LIB(?![A-Z0-9_]))")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Library:
-    """What is known of a system library: whether Lambda has it, how sure that is, where from, and what to do."""
-
-    present: bool
-    certainty: str
-    source: str
-    fix: str = ""
-
-    @property
-    def sure(self) -> bool:
-        """Whether someone saw it, rather than concluded it."""
-        return self.certainty != "inferred"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,35 +44,6 @@ class Need:
     found: str | None
     known: Library | None = None
     elsewhere: str | None = None
-
-
-@cache
-def _data() -> dict[str, Any]:
-    return tomllib.loads(files("layerbuild").joinpath("libraries.toml").read_text("utf-8"))
-
-
-@cache
-def system_libraries(target: Target) -> dict[str, Library]:
-    """What is known of system libraries on a target, by the names that binaries ask for."""
-    known: dict[str, Library] = {}
-    for row in _data()["library"]:
-        here = target.runtime.os in row.get("on", ()) or target.runtime.name in row.get("runtimes", ())
-        if here and target.arch in row.get("arch", (target.arch,)):
-            facts = {key: row[key] for key in ("present", "certainty", "source", "fix") if key in row}
-            known |= dict.fromkeys(row["names"], Library(**facts))
-    return known
-
-
-def symbol_limits(target: Target) -> dict[str, tuple[int, ...]]:
-    """The newest symbol version of each family (``GLIBC``, ``GLIBCXX`` …) that a target's own libraries define."""
-    row = _data()["symbols"][target.runtime.os]
-    texts = {"GLIBCXX": row["GLIBCXX"], "CXXABI": row["CXXABI"], "GCC": row["GCC"][target.arch]}
-    return {"GLIBC": target.runtime.glibc, **{family: version_of(text) for family, text in texts.items()}}
-
-
-def version_of(text: str) -> tuple[int, ...]:
-    """``3.4.29`` as numbers, for comparing."""
-    return tuple(int(part) if len(part) < _MANY_DIGITS else _ENDLESS for part in text.split("."))
 
 
 class Loader:

@@ -16,7 +16,8 @@ import pytest
 
 from layerbuild.checks import Finding, binary, check_layer, in_order
 from layerbuild.checks.binary import extension_of
-from layerbuild.checks.loader import Loader, symbol_limits, system_libraries, version_of
+from layerbuild.checks.loader import Loader
+from layerbuild.libraries import symbol_limits, system_libraries, version_of
 from layerbuild.target import Target, all_targets, select_targets
 from layerbuild.tree import Tree, read_folder, read_zip, tree_of_layer
 from tests import elf_files

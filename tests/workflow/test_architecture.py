@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Each imports only from those before it.
 ORDER = """
-errors process requirements target recipe lock cache pip_settings index zips elf content wheel scaffold builders
+errors process requirements target libraries recipe lock cache pip_settings index zips elf content wheel scaffold builders
 diagnose resolve locking layer archive tree modules checks stack report publish pipeline console cli __main__
 """.split()
 
