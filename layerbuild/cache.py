@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 CACHE_VARIABLE = "LAYERBUILD_CACHE_DIR"
-_KINDS = ("wheels", "facts", "choices", "trees", "findings", "layers")
+_KINDS = ("wheels", "facts", "choices", "trees", "findings", "layers", "sources", "builds")
 _SCRATCH = ".part"
 _LEFTOVER_SECONDS = 3600
 
@@ -133,6 +133,10 @@ class Cache:
         """Where the wheel with this sha256 (hex) lies, or would."""
         return self.root / "wheels" / sha256[:2] / f"{sha256}.whl"
 
+    def source_path(self, sha256: str) -> Path:
+        """Where the source archive with this sha256 (hex) lies, or would."""
+        return self.root / "sources" / sha256[:2] / sha256
+
     def layer_path(self, sha256: str) -> Path:
         """Where the published layer's zip with this sha256 (hex) lies, or would."""
         return self.root / "layers" / sha256[:2] / f"{sha256}.zip"
@@ -141,21 +145,19 @@ class Cache:
         """A file to download to; see `scratch_file`."""
         return scratch_file(self.root / "wheels", "")
 
-    def adopt_wheel(self, path: Path, sha256: str) -> None:
-        """Moves a downloaded file, whose hash the caller has checked, into its place."""
-        place = self.wheel_path(sha256)
+    def adopt(self, path: Path, place: Path) -> None:
+        """Moves a file, whose hash the caller has checked, into its place."""
         place.parent.mkdir(parents=True, exist_ok=True)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         path.chmod(0o666 & ~_umask())
         path.replace(place)
 
-    def holds_wheel(self, sha256: str) -> bool:
-        """Whether the wheel is there and its bytes still have this hash; a damaged one is removed.
+    def holds(self, path: Path, sha256: str) -> bool:
+        """Whether a wheel or source is there and its bytes still have this hash; a damaged one is removed.
 
-        Using a wheel marks it as used, for `prune`.
+        Using it marks it as used, for `prune`.
         """
-        path = self.wheel_path(sha256)
         try:
             with path.open("rb") as file:
                 actual = hashlib.file_digest(file, "sha256").hexdigest()

@@ -173,6 +173,20 @@ class Console:
         finally:
             progress.remove_task(task)
 
+    @contextlib.contextmanager
+    def output(self, title: str) -> Iterator[Callable[[str], object]]:
+        """The output of something that takes long: its last line on a terminal, all of it elsewhere."""
+        progress = self._progress
+        if progress is None:
+            self.note(title)
+            yield lambda line: self.note(f"  {line}")
+            return
+        task = progress.add_task(title, total=None)
+        try:
+            yield lambda line: progress.update(task, description=_visible(f"{title}: {line}", None)[:100])
+        finally:
+            progress.remove_task(task)
+
     def _err(self, text: str) -> None:
         text = _visible(text, sys.stderr)
         with self._lock:

@@ -194,6 +194,8 @@ def _data_path(wheel: Wheel, category: str, rest: str, place: Place) -> str:
             return f"{place.site}/{rest}"
         case "data":
             return f"python/{rest}"
+        case "opt":  # no installer's: of the wheels that the container builder makes of an image's files
+            return rest
     raise _unusable(wheel, f"its data folder has {category!r}, which is no place of an install scheme")
 
 

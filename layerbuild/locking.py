@@ -13,6 +13,7 @@ from layerbuild.lock import find_lock, lock_misfits, lock_paths, normal_name, pa
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from layerbuild.builders import Builder
     from layerbuild.index import Index
     from layerbuild.lock import Lock
     from layerbuild.recipe import Recipe
@@ -26,6 +27,7 @@ def ensure_lock(
     index: Index,
     note: Callable[[str], object],
     *,
+    builder: Builder | None = None,
     locked: bool = False,
 ) -> Lock:
     """The lock of a recipe for a target; made, or made to fit again, unless `locked` forbids it.
@@ -33,6 +35,7 @@ def ensure_lock(
     Args:
         project: where locks are looked for and written, see `layerbuild.lock.lock_paths`.
         note: told when a lock was made.
+        builder: the recipe's.
 
     Raises:
         BuildError: there is none that fits and none may or can be made.
@@ -48,7 +51,7 @@ def ensure_lock(
             causes=reason,
             hint=f"`layerbuild lock {_as_argument(recipe)} --target {target}` makes one; commit it",
         )
-    path = update_lock(recipe, target, project, index)[0]
+    path = update_lock(recipe, target, project, index, builder=builder)[0]
     note(f"locked {recipe.name} for {target} ({reason[0]})")
     note(f"  {shown_path(path)}")
     return read_lock(path, target)
@@ -71,11 +74,18 @@ def shown_path(path: Path) -> str:
 
 
 def update_lock(
-    recipe: Recipe, target: Target, project: Path, index: Index, *, upgrade: Sequence[str] | None = None
+    recipe: Recipe,
+    target: Target,
+    project: Path,
+    index: Index,
+    *,
+    builder: Builder | None = None,
+    upgrade: Sequence[str] | None = None,
 ) -> tuple[Path, bool]:
     """Resolves a recipe for a target and writes its lock.
 
     Args:
+        builder: the recipe's.
         upgrade: distributions whose pins are given up; empty for all, None for none.
 
     Returns:
@@ -91,7 +101,7 @@ def update_lock(
             earlier = read_lock(present, target)
     given_up = {normal_name(name) for name in upgrade or ()}
     keep = {pin.name: pin.version for pin in earlier.pins if pin.name not in given_up} if earlier else {}
-    text = resolve(recipe, target, index, keep={} if upgrade == () else keep)
+    text = resolve(recipe, target, index, keep={} if upgrade == () else keep, builder=builder)
     if present and earlier == parse_lock(text, target):
         return present, False
     write_text(paths[0], text)

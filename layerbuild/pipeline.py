@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from layerbuild import __version__
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from layerbuild.builders import Builder
+    from layerbuild.builders import Builder, Builders
     from layerbuild.cache import Cache
     from layerbuild.checks import Finding
     from layerbuild.index import Index
@@ -78,12 +78,12 @@ class Job:
 class Options:
     """How to make layers: `project` holds recipes and locks, `out` gets the archives, `cache` keeps findings.
 
-    `ignore` has the rules, or families of them, that are not applied.
+    `ignore` has the rules, or families of them, that are not applied; `base_image` is the base of build images.
     """
 
     project: Path
     out: Path
-    builder: str = "auto"
+    base_image: str | None = None
     locked: bool = False
     force: bool = False
     jobs: int = 4
@@ -177,7 +177,7 @@ def deprecation_warnings(jobs: Iterable[Job]) -> list[str]:
 
 
 def make(
-    jobs: Sequence[Job], options: Options, builder: Builder, index: Index, reporter: Reporter
+    jobs: Sequence[Job], options: Options, builders: Builders, index: Index, reporter: Reporter
 ) -> Iterator[Made | Failed]:
     """Makes layers, several at a time; yields each as it is finished, in no fixed order.
 
@@ -187,7 +187,7 @@ def make(
     remove_leftovers(options.out)
 
     def work(job: Job) -> Made:
-        return _make_one(job, options, builder, index, reporter, epoch)
+        return _make_one(job, options, builders, index, reporter, epoch)
 
     yield from _side_by_side(jobs, work, options.jobs)
 
@@ -216,16 +216,16 @@ def _side_by_side(jobs: Sequence[Job], work: Callable[[Job], Outcome], workers: 
     pool.shutdown()
 
 
-def _make_one(job: Job, options: Options, builder: Builder, index: Index, reporter: Reporter, epoch: int) -> Made:
+def _make_one(job: Job, options: Options, builders: Builders, index: Index, reporter: Reporter, epoch: int) -> Made:
     started = time.monotonic()
     recipe = job.recipe
-    _refuse_container(job, options)
+    builder = builders.of(recipe)
     locks = [
-        ensure_lock(recipe, target, options.project, index, reporter.note, locked=options.locked)
+        ensure_lock(recipe, target, options.project, index, reporter.note, builder=builder, locked=options.locked)
         for target in job.targets
     ]
     lock = _one_lock(job, locks)
-    inputs = _inputs_digest(job, lock, epoch, options.ignore)
+    inputs = _inputs_digest(job, lock, epoch, options)
     path = options.out / f"{job.name}.zip"
     beside = path.with_suffix(".json")
     manifest = None if options.force else Manifest.read(beside)
@@ -258,9 +258,10 @@ def compose_job(job: Job, lock: Lock, builder: Builder) -> Layer:
     Raises:
         BuildError: a wheel cannot be had, or the wheels do not go together.
     """
-    wheels = builder.wheels(lock, job.targets[0], pure=job.shared)
+    recipe = job.recipe
+    wheels = builder.wheels(lock, job.targets[0], pure=job.shared, name=recipe.name, build=recipe.build)
     place = Place.shared() if job.shared else Place.versioned(job.targets[0].runtime.version)
-    return compose(wheels, place, prune=job.recipe.prune, scripts=job.recipe.scripts)
+    return compose(wheels, place, prune=recipe.prune, scripts=recipe.scripts)
 
 
 def check_job(job: Job, layer: Layer, options: Options, reporter: Reporter) -> None:
@@ -286,16 +287,6 @@ def check_job(job: Job, layer: Layer, options: Options, reporter: Reporter) -> N
         reporter.note(f"{job.name}: {told}; `layerbuild check {job.recipe.name}` says more")
 
 
-def _refuse_container(job: Job, options: Options) -> None:
-    builder = job.recipe.builder if options.builder == "auto" else options.builder
-    if builder == "container":
-        raise BuildError(
-            "no-container-builder",
-            f"{job.name} asks for the container builder, which this version does not have yet",
-            hint="use `--builder host` where every package has a wheel",
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Locked:
     """A lock that is now right. `changed` says whether its file was written."""
@@ -315,7 +306,7 @@ class Locked:
 
 
 def lock_all(
-    jobs: Sequence[Job], project: Path, index: Index, *, upgrade: Sequence[str] | None = None
+    jobs: Sequence[Job], project: Path, builders: Builders, index: Index, *, upgrade: Sequence[str] | None = None
 ) -> Iterator[Locked | Failed]:
     """Locks every target of every job; yields each as it is finished, in no fixed order.
 
@@ -324,7 +315,8 @@ def lock_all(
     single = [Job(recipe=job.recipe, targets=(target,), label=str(target)) for job in jobs for target in job.targets]
 
     def work(job: Job) -> Locked:
-        path, changed = update_lock(job.recipe, job.targets[0], project, index, upgrade=upgrade)
+        builder = builders.of(job.recipe)
+        path, changed = update_lock(job.recipe, job.targets[0], project, index, builder=builder, upgrade=upgrade)
         return Locked(job=job, path=path, changed=changed)
 
     yield from _side_by_side(single, work, 2)
@@ -347,11 +339,13 @@ def _one_lock(job: Job, locks: Sequence[Lock]) -> Lock:
     return first
 
 
-def _inputs_digest(job: Job, lock: Lock, epoch: int, ignored: Sequence[str]) -> str:
+def _inputs_digest(job: Job, lock: Lock, epoch: int, options: Options) -> str:
     """The digest of all that decides an archive's bytes, and whether it is written at all."""
     recipe = job.recipe
     parts = [__version__, MANIFEST_VERSION, recipe.name, job.label, [str(target) for target in job.targets]]
     parts += [lock.digest, recipe.layout, recipe.scripts, recipe.prune.sets, recipe.prune.patterns, epoch]
     # What decides whether it may be written.
-    parts += [recipe.size_budget, [[one.code, one.package] for one in recipe.accept], sorted(ignored)]
+    parts += [recipe.size_budget, [[one.code, one.package] for one in recipe.accept], sorted(options.ignore)]
+    # What is built, and in what.
+    parts += [asdict(recipe.build), options.base_image]
     return "sha256:" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -9,14 +9,13 @@ from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layerbuild.build_settings import BUILD_KEYS, BuildSettings, read_build_settings
 from layerbuild.errors import UsageError, nearest
 from layerbuild.requirements import normal_requirement, read_requirements_file
 from layerbuild.target import Target, default_targets, select_targets
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from layerbuild.toml_reader import TomlReader
 
 RECIPE_FILE = "recipe.toml"
 BUILDERS = ("auto", "host", "container")
@@ -75,6 +74,7 @@ class Recipe:
     prune: Prune = Prune()
     size_budget: int | None = None
     accept: tuple[Accept, ...] = ()
+    build: BuildSettings = field(default_factory=BuildSettings)
     folder: Path | None = None
     shipped: bool = False
     given_lock: str | None = None
@@ -93,72 +93,6 @@ def check_name(name: str) -> str | None:
         f"{name!r} cannot name a layer: Lambda allows letters, digits, '-' and '_', "
         "and layerbuild 120 of them, beginning with a letter or digit"
     )
-
-
-class _Reader:
-    """Reads values out of parsed TOML and gathers what is wrong with them instead of stopping at the first."""
-
-    def __init__(self, text: str) -> None:
-        self.lines = text.splitlines()
-        self.problems: list[tuple[int, str]] = []
-
-    def complain(self, key: str, message: str, *, table: str = "", nth: int = 0) -> None:
-        """Notes a problem with `key`, at the line that sets it in the `nth` such table, or else at the table."""
-        starts = [0, *(number for number, text in enumerate(self.lines) if text.lstrip().startswith("["))]
-        if table:
-            headed = re.compile(rf"""\s*(\[+\s*["']?{re.escape(table)}["']?\s*\]|{re.escape(table)}\s*[=.])""")
-            found = [number for number, text in enumerate(self.lines) if headed.match(text)]
-            first = found[nth] if nth < len(found) else found[0] if found else 0
-        else:
-            first = 0
-        end = next((number for number in starts if number > first), len(self.lines))
-        sets = re.compile(rf"""\s*[\["']*{re.escape(key)}["']?\s*[=\].]""")
-        for number in (*range(first, end), *range(len(self.lines))):
-            if sets.match(self.lines[number]):
-                self.problems.append((number + 1, message))
-                return
-        self.problems.append((first + 1, message))
-
-    def known(self, values: dict[str, Any], keys: Iterable[str], *, table: str = "", nth: int = 0) -> None:
-        where = f"{table}." if table else ""
-        for key in values:
-            if key not in keys:
-                self.complain(key, f"unknown key {where}{key}: {nearest(key, keys)}", table=table, nth=nth)
-
-    def get(
-        self, values: dict[str, Any], key: str, kind: type, default: Any, *, table: str = "", nth: int = 0
-    ) -> Any:
-        value = values.get(key, default)
-        if type(value) is not kind and value is not default:
-            names = {str: "a string", bool: "true or false", list: "a list", dict: "a table"}
-            where = f"{table}." if table else ""
-            self.complain(key, f"{where}{key} must be {names[kind]}, not {value!r}", table=table, nth=nth)
-            return default
-        return value
-
-    def strings(self, values: dict[str, Any], key: str, *, table: str = "") -> tuple[str, ...]:
-        found = self.get(values, key, list, [], table=table)
-        if not all(isinstance(value, str) for value in found):
-            where = f"{table}." if table else ""
-            self.complain(key, f"{where}{key} must be a list of strings", table=table)
-            return ()
-        return tuple(found)
-
-    def choice(self, table: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
-        value: str = self.get(table, key, str, known[0])
-        if value not in known:
-            self.complain(key, f"{key} cannot be {value!r}: {nearest(value, known)}")
-            return known[0]
-        return value
-
-    def checked(self, key: str, values: Iterable[str], read: Callable[[str], str]) -> tuple[str, ...]:
-        result = []
-        for value in values:
-            try:
-                result.append(read(value))
-            except ValueError as error:
-                self.complain(key, f"{key}: {error}")
-        return tuple(result)
 
 
 def _module_name(text: str) -> str:
@@ -201,8 +135,8 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError("recipe-not-toml", f"{path} is not TOML", causes=[str(error)]) from None
-    reader = _Reader(text)
-    reader.known(data, _KEYS)
+    reader = TomlReader(text)
+    reader.known(data, (*_KEYS, *BUILD_KEYS))
     if "license" in data:
         reader.complain("license", "the key is spelt licence")
     recipe = Recipe(
@@ -220,6 +154,7 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
         prune=_read_prune(reader, data),
         size_budget=_read_size(reader, data),
         accept=_read_accept(reader, data),
+        build=read_build_settings(reader, data),
         folder=folder,
         shipped=shipped,
     )
@@ -233,7 +168,7 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
     return recipe
 
 
-def _read_name(reader: _Reader, data: dict[str, Any], folder: Path) -> str:
+def _read_name(reader: TomlReader, data: dict[str, Any], folder: Path) -> str:
     name: str = reader.get(data, "name", str, "")
     if not name:
         reader.complain("name", "name is missing")
@@ -244,14 +179,14 @@ def _read_name(reader: _Reader, data: dict[str, Any], folder: Path) -> str:
     return name
 
 
-def _read_requirements(reader: _Reader, data: dict[str, Any]) -> tuple[str, ...]:
+def _read_requirements(reader: TomlReader, data: dict[str, Any]) -> tuple[str, ...]:
     strings = reader.strings(data, "requirements")
-    if not strings:
+    if not strings and not data.get("files"):
         reader.complain("requirements", "requirements is missing or empty: a layer needs at least one package")
     return reader.checked("requirements", strings, normal_requirement)
 
 
-def _read_targets(reader: _Reader, data: dict[str, Any]) -> tuple[Target, ...]:
+def _read_targets(reader: TomlReader, data: dict[str, Any]) -> tuple[Target, ...]:
     patterns = reader.strings(data, "targets")
     if not patterns:
         return default_targets()
@@ -262,7 +197,7 @@ def _read_targets(reader: _Reader, data: dict[str, Any]) -> tuple[Target, ...]:
         return default_targets()
 
 
-def _read_prune(reader: _Reader, data: dict[str, Any]) -> Prune:
+def _read_prune(reader: TomlReader, data: dict[str, Any]) -> Prune:
     values = reader.get(data, "prune", dict, {})
     reader.known(values, ("sets", "patterns"), table="prune")
     sets = reader.strings(values, "sets", table="prune")
@@ -273,7 +208,7 @@ def _read_prune(reader: _Reader, data: dict[str, Any]) -> Prune:
     return Prune(sets=sets, patterns=reader.strings(values, "patterns", table="prune"))
 
 
-def _read_size(reader: _Reader, data: dict[str, Any]) -> int | None:
+def _read_size(reader: TomlReader, data: dict[str, Any]) -> int | None:
     value = data.get("size-budget")
     if value is None:
         return None
@@ -285,7 +220,7 @@ def _read_size(reader: _Reader, data: dict[str, Any]) -> int | None:
     return None
 
 
-def _read_accept(reader: _Reader, data: dict[str, Any]) -> tuple[Accept, ...]:
+def _read_accept(reader: TomlReader, data: dict[str, Any]) -> tuple[Accept, ...]:
     accepted = []
     for nth, row in enumerate(reader.get(data, "accept", list, [])):
         if not isinstance(row, dict):

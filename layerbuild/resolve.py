@@ -15,33 +15,32 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerbuild.builders.container import ContainerBuilder, needed_for
+from layerbuild.builders.environment import GLIBC_LIMIT
+from layerbuild.builders.host import NoWheelError
+from layerbuild.builders.image import tool_version
 from layerbuild.diagnose import explain
 from layerbuild.errors import BuildError
-from layerbuild.lock import normal_name, write_lock
-from layerbuild.process import run
+from layerbuild.lock import normal_name, parse_lock, write_lock
+from layerbuild.process import Completed, run
+from layerbuild.recipe import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from layerbuild.builders import Builder
     from layerbuild.index import Index, IndexFile
+    from layerbuild.lock import Lock
     from layerbuild.pip_settings import PipSettings
-    from layerbuild.process import Completed
-    from layerbuild.recipe import Recipe
     from layerbuild.target import Target
 
 _INPUT, _OUTPUT = "requirements.in", "requirements.txt"
 _CONSTRAINTS, _EXCLUSIONS, _KEPT = "constraints.txt", "exclusions.txt", "kept.txt"
 _MAX_ROUNDS = 20
-
-# PEP 600 asks this module whether an interpreter's glibc is new enough; with it pip, on a newer Linux,
-# sees only the wheels that the runtime's glibc can load.
-_GLIBC_LIMIT = """\
-def manylinux_compatible(major, minor, arch):
-    return False if (major, minor) > {glibc} else None
-"""
 
 # uv knows these glibc versions for --python-platform; a runtime takes the oldest that is not older than its own.
 _UV_GLIBC = ((2, 17), (2, 28), *((2, minor) for minor in range(31, 41)))
@@ -64,14 +63,18 @@ def resolve(
     index: Index,
     *,
     keep: Mapping[str, str] | None = None,
+    builder: Builder | None = None,
 ) -> str:
     """Resolves a recipe for a target.
+
+    On the host, with wheels alone; in a container where `builder` fetches inside one, or where there is no wheel.
 
     Args:
         recipe: whose requirements and constraints hold.
         target: what the pins must be right for.
         index: whose settings the tools get, and which explains a failure.
         keep: name to version of the pins to keep where they still fit.
+        builder: the recipe's.
 
     Returns:
         The text of the new lock.
@@ -83,20 +86,55 @@ def resolve(
     # The pages are needed for the hashes anyway; asked for now, they tell at once that there is no network, which
     # uv takes half a minute to say.
     _pages([re.split(r"[^\w.-]", text)[0] for text in recipe.requirements], index)
+    container = builder if isinstance(builder, ContainerBuilder) else None
+    if not recipe.requirements:
+        return write_lock(recipe, target, "nothing to resolve", "")
+
+    def on_host(folder: Path, arguments: list[str]) -> _Resolver:
+        if host_is(target):
+            return _pip_tools(folder, target, index.settings, arguments)
+        return _uv(target, index.settings, arguments)
+
+    def inside(_folder: Path, arguments: list[str]) -> _Resolver:
+        assert container is not None  # noqa: S101
+        return _inside(container, recipe, target, arguments)
+
+    if container and container.fetches_inside:
+        return _resolve_with(inside, recipe, target, index, keep)
+    try:
+        return _resolve_with(on_host, recipe, target, index, keep)
+    except NoWheelError as error:
+        if not container or not error.has_source:
+            raise
+        with needed_for(error.what):
+            return _resolve_with(inside, recipe, target, index, keep)
+
+
+def _resolve_with(
+    make: Callable[[Path, list[str]], _Resolver],
+    recipe: Recipe,
+    target: Target,
+    index: Index,
+    keep: Mapping[str, str] | None,
+) -> str:
+    """The text of the new lock, as the resolver says that `make` returns for a folder and arguments."""
     with tempfile.TemporaryDirectory(prefix="layerbuild-") as name:
         folder = Path(name)
         _write_lines(folder / _INPUT, recipe.requirements)
         _write_lines(folder / _CONSTRAINTS, recipe.constraints)
         arguments = ["--no-header", "--strip-extras", "--output-file", _OUTPUT]
         arguments += ["--constraint", _CONSTRAINTS, "--constraint", _EXCLUSIONS, "--constraint", _KEPT, _INPUT]
-        if host_is(target):
-            resolver = _pip_tools(folder, target, index.settings, arguments)
-        else:
-            resolver = _uv(target, index.settings, arguments)
+        resolver = make(folder, arguments)
         resolved = _keeping(dict(keep or {}), resolver, folder, recipe, target, index)
     resolved = _without_exclusions(resolved).replace(f"-r {_INPUT}", recipe.origin)
     resolved = resolved.replace(f"-c {_CONSTRAINTS}", f"constraints of {recipe.origin}")
     return write_lock(recipe, target, resolver.name, add_hashes(resolved, index))
+
+
+def build_lock(requirements: Sequence[str], constraints: Sequence[str], target: Target, index: Index) -> Lock:
+    """A lock, written nowhere, for what a build needs: wheels only, so that nothing is run to learn it."""
+    recipe = Recipe(name="build", requirements=tuple(requirements), constraints=tuple(constraints))
+    return parse_lock(resolve(recipe, target, index), target)
 
 
 def _pages(names: Iterable[str], index: Index) -> list[tuple[IndexFile, ...]]:
@@ -141,11 +179,11 @@ def _run_until_all_fit(resolver: _Resolver, folder: Path, recipe: Recipe, target
         _write_lines(
             folder / _EXCLUSIONS, (name + ",".join(f"!={version}" for version in unfit[name]) for name in unfit)
         )
-        done = run(resolver.command, env=resolver.env, cwd=folder)
+        done = resolver.run(folder)
         if done.returncode:
             raise explain(recipe, target, index, _output(done, recipe), unfit)
         resolved = (folder / _OUTPUT).read_text("utf-8")
-        more = _versions_without_wheel(resolved, target, index)
+        more = {} if resolver.builds else _versions_without_wheel(resolved, target, index)
         if not more:
             return resolved
         unfit |= more
@@ -217,13 +255,18 @@ def version_hashes(index: Index, name: str, version: str) -> set[str]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
 class _Resolver:
-    """A tool's command line, environment, and name with version."""
+    """A tool: its name and version, how to run it in a folder, and whether it may build source packages."""
 
-    def __init__(self, name: str, command: list[str], env: dict[str, str | None]) -> None:
-        self.name = name
-        self.command = command
-        self.env = env
+    name: str
+    run: Callable[[Path], Completed]
+    builds: bool = False
+
+
+def _process(name: str, command: list[str], env: dict[str, str | None]) -> _Resolver:
+    """A tool that is a process of this machine."""
+    return _Resolver(name=name, run=lambda folder: run(command, env=env, cwd=folder))
 
 
 def _version(distribution: str) -> str:
@@ -232,24 +275,44 @@ def _version(distribution: str) -> str:
     return f"{distribution} {version(distribution)}"
 
 
+# Only a verbose one says what contradicts what.
+_PIP_COMPILE = (
+    *("-m", "piptools", "compile", "--verbose", "--allow-unsafe", "--no-config", "--no-emit-index-url"),
+    *("--no-emit-find-links", "--no-emit-trusted-host", "--no-emit-options"),
+)
+# Markers see the target's patch version, not that of the interpreter at hand.
+_PATCH_VERSION = "import platform\nplatform.python_version = lambda: {!r}\n"
+
+
+def _inside(container: ContainerBuilder, recipe: Recipe, target: Target, arguments: list[str]) -> _Resolver:
+    """pip-tools, run by the target's own interpreter in a container."""
+
+    def run_inside(folder: Path) -> Completed:
+        inputs = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+        inputs |= {
+            "sitecustomize.py": _PATCH_VERSION.format(target.runtime.python),
+            "_manylinux.py": GLIBC_LIMIT.format(glibc=target.runtime.glibc),
+        }
+        code, told, left = container.compile_lock(target, recipe.build, inputs, [*_PIP_COMPILE, *arguments])
+        if _OUTPUT in left:
+            (folder / _OUTPUT).write_text(left[_OUTPUT], "utf-8")
+        elif not code:
+            code, told = 1, f"{told}\nERROR: pip-compile wrote nothing"
+        return Completed(returncode=code, stdout=told, stderr="")
+
+    return _Resolver(name=f"pip-tools {tool_version('pip-tools')} in a container", run=run_inside, builds=True)
+
+
 def _pip_tools(folder: Path, target: Target, settings: PipSettings, arguments: list[str]) -> _Resolver:
-    (folder / "_manylinux.py").write_text(_GLIBC_LIMIT.format(glibc=target.runtime.glibc), "utf-8")
-    emit_nothing = [f"--no-emit-{what}" for what in ("index-url", "find-links", "trusted-host", "options")]
-    command = [
-        # Only a verbose one says what contradicts what.
-        *(sys.executable, "-m", "piptools", "compile", "--verbose", "--allow-unsafe", "--no-config", *emit_nothing),
-        *("--pip-args", "--only-binary :all:", *arguments),
-    ]
-    # Markers see the target's patch version, not this interpreter's.
-    (folder / "sitecustomize.py").write_text(
-        f"import platform\nplatform.python_version = lambda: {target.runtime.python!r}\n", "utf-8"
-    )
+    (folder / "_manylinux.py").write_text(GLIBC_LIMIT.format(glibc=target.runtime.glibc), "utf-8")
+    command = [sys.executable, *_PIP_COMPILE, "--pip-args", "--only-binary :all:", *arguments]
+    (folder / "sitecustomize.py").write_text(_PATCH_VERSION.format(target.runtime.python), "utf-8")
     # Pre-releases are for requirements to ask for: uv does not know of pip's setting.
     env: dict[str, str | None] = {"PYTHONPATH": str(folder), "PIP_NO_COLOR": "1", "PIP_PRE": "0"}
     if settings.find_links:
         # pip would look for relative ones in the folder that it runs in.
         env["PIP_FIND_LINKS"] = " ".join(settings.find_links)
-    return _Resolver(_version("pip-tools"), command, env)
+    return _process(_version("pip-tools"), command, env)
 
 
 def _uv(target: Target, settings: PipSettings, arguments: list[str]) -> _Resolver:
@@ -262,7 +325,7 @@ def _uv(target: Target, settings: PipSettings, arguments: list[str]) -> _Resolve
         # pip knows no order among indexes: the best version wins wherever it is.
         *("--index-strategy", "unsafe-best-match", *arguments),
     ]
-    return _Resolver(_version("uv"), command, _uv_environment(settings))
+    return _process(_version("uv"), command, _uv_environment(settings))
 
 
 _finding = threading.Lock()

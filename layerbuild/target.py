@@ -30,7 +30,8 @@ _LEGACY_TAGS = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "man
 class Runtime:
     """A Python runtime of Lambda. `glibc` is (major, minor); `python` is a full version such as ``3.12.3``.
 
-    `bytecode_magic` is the first two bytes of its pyc files, as a number (PEP 552).
+    `bytecode_magic` is the first two bytes of its pyc files, as a number (PEP 552); `image` is AWS's own container
+    image of it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Runtime:
     deprecation: date
     deprecated: bool
     bytecode_magic: int
+    image: str
 
     @property
     def version(self) -> tuple[int, int]:
@@ -128,6 +130,7 @@ def _read_data() -> tuple[dict[str, Runtime], dict[str, tuple[int, int]]]:
             deprecation=row["deprecation"],
             deprecated=row["deprecation"] <= as_of,
             bytecode_magic=row["bytecode-magic"],
+            image=row["image"],
         )
         for name, row in data["runtimes"].items()
     }

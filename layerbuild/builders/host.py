@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.errors import BuildError, MachineError
 from layerbuild.lock import Pin, normal_name
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from packaging.tags import Tag
 
+    from layerbuild.build_settings import BuildSettings
     from layerbuild.builders import Progress
     from layerbuild.cache import Cache
     from layerbuild.index import Index, IndexFile
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
 _CHOICE_FORMAT = 2
 _ATTEMPTS = 3
 _SHOWN_WHEELS = 6
+_NO_WHEEL = {"filename": "", "sha256": ""}  # what is kept as the choice where nothing fits
+
+
+class NoWheelError(BuildError):
+    """No wheel fits a target. `has_source` says whether there is a source archive to build one from."""
+
+    has_source = False
+
+
+class Source(NamedTuple):
+    """A source archive: its name on the index, and its sha256 (hex)."""
+
+    filename: str
+    sha256: str
 
 
 class HostBuilder:
@@ -45,8 +60,18 @@ class HostBuilder:
         self._locks: dict[str, threading.Lock] = {}
         self._wheels: dict[str, Wheel] = {}
 
-    def wheels(self, lock: Lock, target: Target, *, pure: bool = False) -> Sequence[Wheel]:
+    def wheels(
+        self, lock: Lock, target: Target, *, pure: bool = False, name: str = "", build: BuildSettings | None = None
+    ) -> Sequence[Wheel]:
         """See `Builder.wheels`."""
+        if build and (build.files or build.no_binary):
+            asked = "no-binary" if build.no_binary else "[[files]]"
+            raise BuildError(
+                "needs-container",
+                f"{name} needs the container builder",
+                causes=[f"its recipe has {asked}"],
+                hint="leave --builder away, or say `--builder container`",
+            )
         with ThreadPoolExecutor(self._jobs) as pool:
             futures = [pool.submit(self._wheel, pin, target, pure=pure) for pin in lock.pins]
             try:
@@ -55,28 +80,97 @@ class HostBuilder:
                 pool.shutdown(cancel_futures=True)
                 raise
 
+    def without_wheel(
+        self, lock: Lock, target: Target, *, pure: bool = False, no_binary: Sequence[str] = ()
+    ) -> tuple[Pin, ...]:
+        """The pins that no wheel can serve, or that are not to be served by one: what must be built from source."""
+
+        def lacks(pin: Pin) -> bool:
+            if pin.name in no_binary:
+                return True
+            key = _choice_key(pin, target, pure=pure)
+            if choice := self._cache.record("choices", key):
+                return not choice["sha256"]
+            files = self._index.files(pin.name)
+            try:
+                choose(files, pin, target, pure=pure)
+            except BuildError:
+                if any(_is_version(file, pin) and file.release and not file.release.tags for file in files):
+                    self._cache.keep_record("choices", key, _NO_WHEEL)
+                    return True
+            # Where there is neither, fetching tells why.
+            return False
+
+        with ThreadPoolExecutor(self._jobs) as pool:
+            return tuple(pin for pin, lacking in zip(lock.pins, pool.map(lacks, lock.pins), strict=True) if lacking)
+
+    def source(self, pin: Pin, target: Target) -> Source:
+        """The source archive of a pin.
+
+        Raises:
+            BuildError: there is none among the files that were locked.
+        """
+        key = _source_key(pin)
+        if known := self._cache.record("choices", key):
+            return Source(known["filename"], known["sha256"])
+        files = self._index.files(pin.name)
+        found = sorted(
+            (not file.filename.endswith(".tar.gz"), file.filename, sha256)
+            for file in files
+            if _is_version(file, pin) and not file.release.tags  # type: ignore[union-attr]
+            if (sha256 := _sha256(file) or self._index.sha256(file)) in pin.hashes
+        )
+        if not found:
+            raise no_wheel(str(pin), target, [file for file in files if _is_version(file, pin)])
+        source = Source(*found[0][1:])
+        self._cache.keep_record("choices", key, source._asdict())
+        return source
+
+    def fetch_source(self, source: Source, pin: Pin) -> Path:
+        """The source archive in the cache, its hash verified. Nothing of it is run, nor unpacked."""
+        path = self._cache.source_path(source.sha256)
+        with self._locks.setdefault(source.sha256, threading.Lock()):
+            if not self._cache.holds(path, source.sha256):
+                same = [file for file in self._index.files(pin.name) if file.filename == source.filename]
+                file = next((file for file in same if _sha256(file) in (source.sha256, None)), None)
+                if file is None:
+                    raise BuildError("unknown-package", f"no index has {source.filename} any more")
+                with self._cache.new_wheel() as scratch:
+                    sha256 = self._download(file, scratch)
+                    if sha256 != source.sha256:
+                        raise _not_locked(file.filename, sha256, pin)
+                    self._cache.adopt(scratch, path)
+        return path
+
+    def adopt(self, path: Path, sha256: str, filename: str) -> Wheel:
+        """Takes a wheel that was made here into the cache, once it is found to be whole and honest."""
+        with self._locks.setdefault(sha256, threading.Lock()):
+            self._work_out(path, sha256, filename)
+            self._cache.adopt(path, self._cache.wheel_path(sha256))
+            return self._known(sha256, filename)
+
     def _wheel(self, pin: Pin, target: Target, *, pure: bool) -> Wheel:
         stop_if_interrupted()
         key = _choice_key(pin, target, pure=pure)
         choice = self._cache.record("choices", key)
-        if choice is None:
+        if choice is None or choice == _NO_WHEEL:
             file = choose(self._index.files(pin.name), pin, target, pure=pure)
             fetched = self._fetch(file, pin)
             self._cache.keep_record("choices", key, {"filename": fetched.filename, "sha256": fetched.sha256})
             return fetched
-        if wheel := self._cached(choice["sha256"], choice["filename"]):
+        if wheel := self.cached(choice["sha256"], choice["filename"]):
             return wheel
         files = self._index.files(pin.name)
         same = [file for file in files if file.filename == choice["filename"]]
         again = next((file for file in same if _sha256(file) in (choice["sha256"], None)), None)
         return self._fetch(again or choose(files, pin, target, pure=pure), pin)
 
-    def _cached(self, sha256: str, filename: str) -> Wheel | None:
+    def cached(self, sha256: str, filename: str) -> Wheel | None:
         """The wheel out of the cache, hashed once in a run however many targets share it."""
         with self._locks.setdefault(sha256, threading.Lock()):
             if wheel := self._wheels.get(sha256):
                 return wheel
-            if not self._cache.holds_wheel(sha256):
+            if not self._cache.holds(self._cache.wheel_path(sha256), sha256):
                 return None
             return self._known(sha256, filename)
 
@@ -96,7 +190,7 @@ class HostBuilder:
 
     def _fetch(self, file: IndexFile, pin: Pin) -> Wheel:
         """Downloads a file whose sha256 must be one of the pin's."""
-        if file.sha256 and (wheel := self._cached(file.sha256, file.filename)):
+        if file.sha256 and (wheel := self.cached(file.sha256, file.filename)):
             return wheel
         with self._locks.setdefault(file.url, threading.Lock()):
             if file.sha256 and (wheel := self._wheels.get(file.sha256)):
@@ -104,17 +198,9 @@ class HostBuilder:
             with self._cache.new_wheel() as path:
                 sha256 = self._download(file, path)
                 if sha256 not in pin.hashes:
-                    raise BuildError(
-                        "hash-mismatch",
-                        f"{file.filename} is not the file that was locked",
-                        causes=[
-                            f"sha256 of what arrived: {sha256}",
-                            *(f"locked: {text}" for text in pin.hashes),
-                        ],
-                        hint="the index or something in between changed it; if you trust it, lock again",
-                    )
+                    raise _not_locked(file.filename, sha256, pin)
                 self._work_out(path, sha256, file.filename)
-                self._cache.adopt_wheel(path, sha256)
+                self._cache.adopt(path, self._cache.wheel_path(sha256))
             return self._known(sha256, file.filename)
 
     def _download(self, file: IndexFile, path: Path) -> str:
@@ -146,6 +232,26 @@ class HostBuilder:
         hashes = tuple(self._index.sha256(file) for file in files if file.release and file.release.tags & accepted)
         pin = Pin(name=normal_name(name), version=str(newest), hashes=hashes)
         return self._fetch(choose(files, pin, target), pin)
+
+
+def _not_locked(filename: str, sha256: str, pin: Pin) -> BuildError:
+    return BuildError(
+        "hash-mismatch",
+        f"{filename} is not the file that was locked",
+        causes=[f"sha256 of what arrived: {sha256}", *(f"locked: {text}" for text in pin.hashes)],
+        hint="the index or something in between changed it; if you trust it, lock again",
+    )
+
+
+def _is_version(file: IndexFile, pin: Pin) -> bool:
+    from packaging.version import Version
+
+    return file.release is not None and file.release.version == Version(pin.version)
+
+
+def _source_key(pin: Pin) -> str:
+    text = f"{_CHOICE_FORMAT} source {pin} {' '.join(pin.hashes)}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _choice_key(pin: Pin, target: Target, *, pure: bool) -> str:
@@ -225,12 +331,16 @@ def no_wheel(wanted: str, target: Target, files: Sequence[IndexFile]) -> BuildEr
     shown = [f"{filename}: {reason}" for (_, reason), filename in misses[:_SHOWN_WHEELS]]
     if len(misses) > len(shown):
         shown.append(f"and {len(misses) - len(shown)} more, for other systems or Pythons")
-    return BuildError(
+    error = NoWheelError(
         "no-wheel",
         f"{wanted} has no wheel for {target}",
         causes=shown or ["there is only source: it must be compiled for the target"],
-        hint="ask for an older version that has a wheel, or build it from source with `--builder container`",
+        hint="ask for an older version that has a wheel",
     )
+    error.has_source = any(file.release and not file.release.tags for file in files)
+    if error.has_source:
+        error.hint = f"{error.hint}, or build it from source with `--builder container`"
+    return error
 
 
 def misfit(tags: Iterable[Tag], target: Target) -> tuple[int, str]:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import chosen_recipes, recipe_options
+from layerbuild.cli.options import chosen_recipes, container_options, make_builders, recipe_options
 
 if TYPE_CHECKING:
+    from layerbuild.builders import Builders
     from layerbuild.console import Console
+    from layerbuild.index import Index
     from layerbuild.pipeline import Job
 
 _EVERYTHING = "*"
@@ -23,6 +25,7 @@ _EVERYTHING = "*"
     help="Take the newest versions: of all packages, or of PACKAGE. Repeatable; put it last.",
 )  # fmt: skip
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when a lock is missing or no longer fits.")
+@container_options
 @click.pass_obj
 def lock_command(
     console: Console,
@@ -36,6 +39,7 @@ def lock_command(
     as_json: bool,
     upgrade: tuple[str, ...],
     check: bool,
+    **container: Any,
 ) -> int:
     """Lock recipes: the version and hashes of every package, for each target.
 
@@ -47,7 +51,9 @@ def lock_command(
     layerbuild lock --all --check
     layerbuild lock pandas --target python3.13-arm64 --upgrade numpy
     layerbuild lock --all --upgrade
+    layerbuild lock pillow --builder container
     """
+    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.index import Index
     from layerbuild.pipeline import deprecation_warnings, jobs_of
 
@@ -59,7 +65,10 @@ def lock_command(
     if check:
         return _check(console, jobs)
     kept = None if not upgrade else () if _EVERYTHING in upgrade else upgrade
-    return _update(console, jobs, Index(), kept)
+    index = Index()
+    builders = make_builders(console, Cache(default_cache_folder()), index, **container)
+    with console.progress():
+        return _update(console, jobs, builders, index, kept)
 
 
 def _check(console: Console, jobs: list[Job]) -> int:
@@ -86,14 +95,16 @@ def _check(console: Console, jobs: list[Job]) -> int:
     return 1 if misfits else 0
 
 
-def _update(console: Console, jobs: list[Job], index: Any, upgrade: tuple[str, ...] | None) -> int:
+def _update(
+    console: Console, jobs: list[Job], builders: Builders, index: Index, upgrade: tuple[str, ...] | None
+) -> int:
     """Writes the locks, two at a time: resolvers keep a core busy each."""
     from layerbuild.locking import shown_path
     from layerbuild.pipeline import Failed, lock_all
 
     rows: list[dict[str, Any]] = []
     failed: list[Failed] = []
-    for outcome in lock_all(jobs, Path.cwd(), index, upgrade=upgrade):
+    for outcome in lock_all(jobs, Path.cwd(), builders, index, upgrade=upgrade):
         if isinstance(outcome, Failed):
             failed.append(outcome)
             console.error(outcome.error)

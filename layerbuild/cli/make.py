@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import chosen_recipes, complete_rule, recipe_options
+from layerbuild.cli.options import chosen_recipes, complete_rule, container_options, make_builders, recipe_options
 from layerbuild.console import Console, readable_size
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ _NUMBERS = ("zipped", "unzipped", "limit", "pkgs", "time")
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("dist"), show_default=True,
     help="Folder for the archives.",
 )  # fmt: skip
-@click.option(
-    "--builder", type=click.Choice(["auto", "host", "container"]), default="auto", show_default=True,
-    help="How to get wheels; auto follows the recipe.",
-)  # fmt: skip
 @click.option("--locked", is_flag=True, help="Fail rather than make or change a lock; for CI.")
 @click.option("--force", is_flag=True, help="Make layers again that are up to date.")
 @click.option(
@@ -37,6 +33,7 @@ _NUMBERS = ("zipped", "unzipped", "limit", "pkgs", "time")
 )  # fmt: skip
 @click.option("--explain-size", is_flag=True, help="Show where the bytes of each layer are.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Layers to make side by side.")
+@container_options
 @click.pass_obj
 def make_command(
     console: Console,
@@ -48,8 +45,13 @@ def make_command(
     name: str | None,
     target: tuple[str, ...],
     as_json: bool,
+    out: Path,
+    locked: bool,
+    force: bool,
+    ignore: tuple[str, ...],
+    jobs: int,
     explain_size: bool,
-    **options: Any,
+    **container: Any,
 ) -> int:
     """Make layers: one zip per recipe and target, and a manifest beside it.
 
@@ -58,36 +60,39 @@ def make_command(
     layerbuild make pillow boto3 --target 'python3.13-*'
     layerbuild make -r requirements.txt --name web --target python3.12-x86_64
     layerbuild make --all --locked --json > layers.json
+    layerbuild make psycopg-source --builder container
     """
     from layerbuild import pipeline
-    from layerbuild.builders.host import HostBuilder
     from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.index import Index
 
     console.as_json = as_json
-    if options["ignore"]:
+    if ignore:
         from layerbuild.checks import check_selectors
 
-        check_selectors(options["ignore"])
+        check_selectors(ignore)
     chosen = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
-    jobs = pipeline.jobs_of(chosen, target)
-    for warning in pipeline.deprecation_warnings(jobs):
+    layers = pipeline.jobs_of(chosen, target)
+    for warning in pipeline.deprecation_warnings(layers):
         console.warn(warning)
     index = Index()
     cache = Cache(default_cache_folder())
-    builder = HostBuilder(cache, index, console)
-    given = pipeline.Options(project=Path.cwd(), cache=cache, **options)
+    builders = make_builders(console, cache, index, **container)
+    options = pipeline.Options(
+        project=Path.cwd(), out=out, cache=cache, locked=locked, force=force, jobs=jobs, ignore=ignore,
+        base_image=container["base_image"],
+    )  # fmt: skip
     made: list[Made] = []
     failed: list[Failed] = []
     with console.progress():
-        for outcome in pipeline.make(jobs, given, builder, index, console):
+        for outcome in pipeline.make(layers, options, builders, index, console):
             if isinstance(outcome, pipeline.Made):
                 made.append(outcome)
                 console.note(f"{_VERBS[outcome.status]} {outcome.path} in {outcome.seconds:.2f} s")
             else:
                 failed.append(outcome)
                 console.error(outcome.error)
-    order = {job.name: place for place, job in enumerate(jobs)}
+    order = {job.name: place for place, job in enumerate(layers)}
     made.sort(key=lambda outcome: order[outcome.job.name])
     if as_json:
         document = {"layers": [one.as_json() for one in made], "failed": [one.as_json() for one in failed]}
@@ -98,7 +103,7 @@ def make_command(
             for one in made:
                 _explain_size(console, one)
     if failed:
-        console.note(f"{len(failed)} of {len(jobs)} layers could not be made")
+        console.note(f"{len(failed)} of {len(layers)} layers could not be made")
     return max((one.error.exit_code for one in failed), default=0)
 
 

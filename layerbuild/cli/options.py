@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from layerbuild.builders import Builders
+    from layerbuild.cache import Cache
+    from layerbuild.console import Console
+    from layerbuild.index import Index
+    from layerbuild.lock import Lock
     from layerbuild.recipe import Recipe
+    from layerbuild.target import Target
 
 
 def complete_recipe(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -75,6 +81,78 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
+
+
+def container_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--builder`` and what concerns builds in containers."""
+    decorators = [
+        click.option(
+            "--builder",
+            type=click.Choice(["auto", "host", "container"]),
+            default="auto",
+            show_default=True,
+            help="host: wheels only. container: all by pip in a container. auto: as the recipe says, else wheels "
+            "by the host, and what has none in a container.",
+        ),
+        click.option(
+            "--base-image",
+            metavar="IMAGE",
+            help="Base of the build image instead of AWS's own; {python} and {arch} are filled in.",
+        ),
+        click.option(
+            "--build-network",
+            type=click.Choice(["bridge", "host", "none"]),
+            default="bridge",
+            show_default=True,
+            help="Network of builds. host reaches an index on this machine; with none, what builds need is fetched "
+            "first.",
+        ),
+        click.option(
+            "--build-memory",
+            metavar="GIB",
+            type=click.FloatRange(min=0.1),
+            default=4,
+            show_default=True,
+            help="Memory that a build may use.",
+        ),
+        click.option(
+            "--build-timeout",
+            metavar="MINUTES",
+            type=click.FloatRange(min=0.01),
+            default=60,
+            show_default=True,
+            help="Time that a build may take.",
+        ),
+    ]
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def make_builders(
+    console: Console,
+    cache: Cache,
+    index: Index,
+    *,
+    builder: str,
+    base_image: str | None,
+    build_network: str,
+    build_memory: float,
+    build_timeout: float,
+) -> Builders:
+    """The builders that `container_options` ask for."""
+    from layerbuild.builders import Builders
+    from layerbuild.builders.container import ContainerOptions
+    from layerbuild.builders.engine import Limits
+    from layerbuild.resolve import build_lock
+
+    limits = Limits(memory=int(build_memory * 1024**3), seconds=build_timeout * 60)
+    options = ContainerOptions(base_image=base_image, limits=limits, network=build_network)
+
+    def resolve(requirements: Sequence[str], constraints: Sequence[str], target: Target) -> Lock:
+        return build_lock(requirements, constraints, target, index)
+
+    return Builders(cache, index, console, options, resolve, builder)
 
 
 def chosen_recipes(

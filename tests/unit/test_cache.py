@@ -33,12 +33,16 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
 
 
+def holds(cache: Cache, sha256: str) -> bool:
+    return cache.holds(cache.wheel_path(sha256), sha256)
+
+
 def adopt(cache: Cache, source: Path) -> str:
     """Puts a wheel into the cache as a download does."""
     sha256 = sha256_of(source)
     with cache.new_wheel() as path:
         path.write_bytes(source.read_bytes())
-        cache.adopt_wheel(path, sha256)
+        cache.adopt(path, cache.wheel_path(sha256))
     return sha256
 
 
@@ -175,9 +179,9 @@ def test_no_damage_to_a_record_goes_unnoticed(cache: Cache) -> None:
 
 def test_a_wheel_is_held_once_adopted(cache: Cache, tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path)
-    assert not cache.holds_wheel(sha256_of(wheel))
+    assert not holds(cache, sha256_of(wheel))
     sha256 = adopt(cache, wheel)
-    assert cache.holds_wheel(sha256)
+    assert holds(cache, sha256)
     assert cache.wheel_path(sha256).read_bytes() == wheel.read_bytes()
     assert files_in(cache.root) == [f"{sha256}.whl"]
 
@@ -197,7 +201,7 @@ def test_a_download_that_fails_leaves_nothing(cache: Cache) -> None:
 def test_a_damaged_wheel_is_removed(cache: Cache, tmp_path: Path, data: bytes) -> None:
     sha256 = adopt(cache, make_wheel(tmp_path))
     cache.wheel_path(sha256).write_bytes(data)
-    assert not cache.holds_wheel(sha256)
+    assert not holds(cache, sha256)
     assert files_in(cache.root) == []
 
 
@@ -209,7 +213,7 @@ def test_what_was_not_used_for_long_is_pruned(cache: Cache, tmp_path: Path) -> N
         age(path, 31 * DAY)
     size = cache.wheel_path(old).stat().st_size + (cache.root / "facts/wo/worn.json").stat().st_size
     # Use keeps them.
-    assert cache.holds_wheel(used)
+    assert holds(cache, used)
     assert cache.record("facts", "used") == 1
 
     removed = cache.prune(unused_days=30)
@@ -272,7 +276,7 @@ def test_threads_that_use_one_record_and_wheel_at_once_agree(cache: Cache, tmp_p
     def use(number: int) -> bool:
         cache.keep_record("facts", "same", [number] * 500)
         values = cache.record("facts", "same")
-        return len(values) == 500 and len(set(values)) == 1 and cache.holds_wheel(adopt(cache, wheel))
+        return len(values) == 500 and len(set(values)) == 1 and holds(cache, adopt(cache, wheel))
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(use, range(100)))

@@ -13,7 +13,7 @@ from typing import Any
 import packaging
 import pytest
 
-from layerbuild.resolve import _GLIBC_LIMIT
+from layerbuild.builders.environment import GLIBC_LIMIT
 from layerbuild.target import select_targets
 
 MINORS = range(9, 14)
@@ -48,7 +48,7 @@ def ask(minor: int, folder: Path) -> dict[str, Any]:
     """What the real interpreter says, with its glibc limited to the runtime's."""
     (target,) = select_targets([f"python3.{minor}-x86_64"])
     python = interpreter(minor)
-    (folder / "_manylinux.py").write_text(_GLIBC_LIMIT.format(glibc=target.runtime.glibc))
+    (folder / "_manylinux.py").write_text(GLIBC_LIMIT.format(glibc=target.runtime.glibc))
     # `packaging` alone, not the other packages beside it, which are for another Python.
     (folder / "packaging").symlink_to(Path(packaging.__file__).parent)
     done = subprocess.run(

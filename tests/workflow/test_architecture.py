@@ -15,8 +15,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Each imports only from those before it.
 ORDER = """
-errors process requirements target libraries recipe lock cache pip_settings index zips elf content wheel scaffold builders
-diagnose resolve locking layer archive tree modules checks stack report publish pipeline console cli __main__
+errors process requirements target libraries toml_reader build_settings recipe lock cache pip_settings index zips elf
+content wheel scaffold builders diagnose resolve locking layer archive tree modules checks stack report publish
+pipeline console cli __main__
 """.split()
 
 

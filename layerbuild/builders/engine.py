@@ -1,0 +1,388 @@
+"""The Docker engine: images and short-lived containers. The only code that imports docker.
+
+Nothing of the host is mounted: files go in and come out through the engine's archive calls, so that a remote engine,
+a rootless one and one inside a container serve as well as a local one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tarfile
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from layerbuild.builders.streams import BUILD_USER, ByteStream, Tail, tar_of
+from layerbuild.errors import BuildError, MachineError
+from layerbuild.process import interrupted, redact, stop_if_interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from docker import APIClient
+
+    Log = Callable[[str], object]
+
+LABEL = "layerbuild"
+_DOWNLOADS = "/build/.cache/pip/http-v2"  # of pip from 23.3 on; its wheels beside are not shared between builds
+_POLL_SECONDS = 0.2
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a container may use: bytes of memory, processes, seconds."""
+
+    memory: int = 4 * 1024**3
+    processes: int = 1024
+    seconds: float = 3600
+
+
+class Engine:
+    """A Docker engine, or one that speaks its language, such as Podman. Connects when first asked for something."""
+
+    @cached_property
+    def _api(self) -> APIClient:
+        from docker import APIClient
+        from docker.context import ContextAPI
+        from docker.utils import kwargs_from_env
+
+        try:
+            # DOCKER_HOST goes before the context, as for the docker command.
+            given: Any = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
+            client = APIClient(version="auto", timeout=60, use_ssh_client=True, **given)
+        except Exception as error:  # whatever its layers raise: there is no engine
+            raise _unreachable(error) from None
+        return client
+
+    @property
+    def architecture(self) -> str:
+        """The engine's own architecture, as Docker calls it: ``amd64``, ``arm64``."""
+        with _told():
+            return str(self._api.version()["Arch"])
+
+    def image_id(self, reference: str, architecture: str | None = None) -> str | None:
+        """The id of an image that the engine has, for an architecture; None where it has none."""
+        from docker.errors import ImageNotFound
+
+        with _told():
+            try:
+                found: dict[str, str] = self._api.inspect_image(reference)  # type: ignore[no-untyped-call]
+            except ImageNotFound:
+                return None
+        return found["Id"] if architecture in (None, found["Architecture"]) else None
+
+    def pull(self, reference: str, architecture: str, log: Log) -> str:
+        """Fetches an image, and returns its id.
+
+        Raises:
+            MachineError: it cannot be had.
+        """
+        try:
+            with _told():
+                for row in self._api.pull(reference, platform=f"linux/{architecture}", stream=True, decode=True):
+                    stop_if_interrupted()
+                    if "error" in row:
+                        raise _ImageError(str(row["error"]))
+                    if "progress" not in row and "status" in row:
+                        log(" ".join(filter(None, (row.get("id"), row["status"]))))
+                found = self.image_id(reference, architecture)
+        except (_ImageError, MachineError) as error:
+            if isinstance(error, MachineError) and error.code != "engine-refused":
+                raise
+            causes = error.causes if isinstance(error, MachineError) else [redact(str(error))]
+            raise MachineError(
+                "image-unavailable",
+                f"the image {reference} cannot be pulled for {architecture}",
+                causes=causes,
+                hint="check its name, the network and `docker login`; --base-image names another",
+            ) from None
+        if found is None:
+            raise MachineError(
+                "image-unavailable",
+                f"the image {reference} is not there for {architecture}",
+                hint="--base-image names another",
+            )
+        return found
+
+    def build(
+        self, files: Mapping[str, bytes], tag: str, architecture: str, arguments: Mapping[str, str], log: Log
+    ) -> None:
+        """Builds an image of a context in memory.
+
+        Raises:
+            BuildError: a step of it failed; the end of its output is told.
+            MachineError: the engine cannot do it.
+        """
+        tail = Tail(log)
+        context = tar_of(files)
+        with _told():
+            rows = self._api.build(
+                fileobj=io.BytesIO(context),
+                custom_context=True,
+                tag=tag,
+                platform=f"linux/{architecture}",
+                buildargs=dict(arguments),
+                labels={LABEL: "image"},
+                dockerfile="Dockerfile.build",
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            for row in rows:
+                stop_if_interrupted()
+                if "stream" in row and not row["stream"].startswith((" --->", "Removing intermediate")):
+                    tail.add(row["stream"].encode())
+                elif "error" in row:
+                    _raise_known(row["error"])
+                    raise BuildError(
+                        "image-failed",
+                        f"the build image for {architecture} could not be made",
+                        causes=[*tail.lines(), row["error"].strip()],
+                        hint="look at the base image (--base-image) and at the recipe's system-packages",
+                    )
+        tail.end()
+
+    def check_runs(self, image: str, architecture: str) -> None:
+        """Sees whether containers of an image run: one for another architecture does where the engine emulates it.
+
+        Raises:
+            MachineError: they do not.
+        """
+        if architecture != self.architecture:
+            with self.container(image, architecture, Limits(seconds=60), network="none"):
+                pass
+
+    @contextmanager
+    def container(
+        self, image: str, architecture: str, limits: Limits, *, network: str, volume: str | None = None
+    ) -> Iterator[Container]:
+        """A running container without rights that waits for commands; it is gone when the block ends.
+
+        Its first process ends when our end of its input closes, and the engine then removes it: so it is gone, too,
+        when this process is killed.
+
+        Args:
+            image: to make it of.
+            architecture: of the image.
+            limits: what it may use.
+            network: ``bridge``, ``host`` or ``none``.
+            volume: name of a volume for pip's downloads, kept between builds.
+        """
+        api = self._api
+        with _told():
+            mounts = [f"{volume}:{_DOWNLOADS}"] if volume and network != "none" else None
+            made = api.create_container(
+                image,
+                ["cat"],
+                entrypoint=[],
+                user=str(BUILD_USER),
+                working_dir="/build",
+                stdin_open=True,
+                labels={LABEL: "build"},
+                use_config_proxy=False,
+                platform=f"linux/{architecture}",
+                host_config=api.create_host_config(
+                    auto_remove=True,
+                    binds=mounts,
+                    cap_drop=["ALL"],
+                    security_opt=["no-new-privileges"],
+                    network_mode=network,
+                    mem_limit=limits.memory,
+                    memswap_limit=limits.memory,
+                    pids_limit=limits.processes,
+                ),
+            )
+        container = Container(api, made["Id"], limits)
+        try:
+            with _told():
+                # Its only guest: when this connection goes, its input ends.
+                stdin = api.attach_socket(made["Id"], params={"stdin": 1, "stream": 1})
+                api.start(made["Id"])
+            with container.watched():
+                yield container
+        finally:
+            with contextlib.suppress(Exception):
+                stdin.close()
+            container.remove()
+
+
+class Container:
+    """A running container; see `Engine.container`."""
+
+    def __init__(self, api: APIClient, identity: str, limits: Limits) -> None:
+        self._api = api
+        self._id = identity
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.seconds
+        self._late = False
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Meanwhile, another thread kills the container when its time is up or the user interrupts."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_POLL_SECONDS):
+                self._late = time.monotonic() > self._deadline
+                if self._late or interrupted.is_set():
+                    self.remove()
+                    return
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        except (MachineError, BuildError):
+            # What the engine says of a container that is gone says nothing.
+            stop_if_interrupted()
+            if self._late:
+                raise self._out_of_time() from None
+            raise
+        finally:
+            done.set()
+            thread.join()
+
+    def _out_of_time(self) -> BuildError:
+        return BuildError(
+            "build-timeout",
+            f"the build was ended after {self._limits.seconds / 60:.0f} minutes",
+            hint="--build-timeout gives it more",
+        )
+
+    def remove(self) -> None:
+        """Ends everything in the container and removes it; nothing if it is gone."""
+        with contextlib.suppress(Exception):
+            self._api.remove_container(self._id, force=True, v=True)
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Writes files below /build, that belong to the build user."""
+        with _told():
+            self._api.put_archive(self._id, "/build", tar_of(files))
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str], log: Log) -> Ran:
+        """Runs a command to its end, its output given to `log` line by line.
+
+        Raises:
+            BuildError: time or memory was up.
+            Interrupted: the user interrupted.
+        """
+        stop_if_interrupted()
+        tail = Tail(log)
+        with _told():
+            made = self._api.exec_create(self._id, list(command), environment=dict(environment), workdir="/build")
+            for chunk in self._api.exec_start(made["Id"], stream=True):
+                tail.add(chunk)
+            tail.end()
+            stop_if_interrupted()
+            if self._late:
+                raise self._out_of_time()
+            code = self._api.exec_inspect(made["Id"])["ExitCode"]
+            if code and self._out_of_memory():
+                raise BuildError(
+                    "build-out-of-memory",
+                    f"the build needed more than {self._limits.memory / 1024**3:.1f} GiB of memory",
+                    causes=tail.lines(),
+                    hint='--build-memory gives it more; fewer compilers at a time need less (MAKEFLAGS = "-j1")',
+                )
+        return Ran(code=int(code if code is not None else 1), lines=tuple(tail.lines()))
+
+    def _out_of_memory(self) -> bool:
+        """Whether the kernel ended a process of the container for want of memory."""
+        return bool(self._api.inspect_container(self._id)["State"].get("OOMKilled"))
+
+    def get(self, folder: str) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """The plain files of a folder below /build, each with its name and its content in pieces."""
+        with _told():
+            chunks, _ = self._api.get_archive(self._id, f"/build/{folder}")
+            stream = ByteStream(chunks)
+            # What the container made is not to be trusted: names and kinds are looked at, nothing is unpacked.
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    name = member.name.partition("/")[2]
+                    file = archive.extractfile(member) if member.isreg() else None
+                    if file is not None and "/" not in name:
+                        yield name, iter(lambda file=file: file.read(_CHUNK), b"")  # type: ignore[misc]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """How a command ended, and the last lines of its output."""
+
+    code: int
+    lines: tuple[str, ...]
+
+
+class _ImageError(Exception):
+    """What the engine says of an image that it cannot have."""
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turns what the SDK and its layers raise into errors of ours."""
+    import docker.errors
+    import requests
+    import urllib3
+
+    try:
+        yield
+    except docker.errors.APIError as error:
+        text = str(error.explanation or error)
+        _raise_known(text)
+        raise MachineError("engine-refused", "the Docker engine refuses", causes=[redact(text)]) from None
+    except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        stop_if_interrupted()
+        raise MachineError(
+            "engine-lost",
+            "the Docker engine stopped answering",
+            causes=[redact(str(error))],
+            hint="look at the engine (`docker info`), then run the same command again",
+        ) from None
+    except (json.JSONDecodeError, tarfile.TarError) as error:
+        stop_if_interrupted()
+        raise MachineError("engine-lost", "the Docker engine broke off", causes=[str(error)]) from None
+
+
+def _raise_known(text: str) -> None:
+    """Raises the error for what the engine says, where it has one of its own."""
+    if "no space left on device" in text or "disk quota exceeded" in text:
+        raise MachineError(
+            "engine-disk-full",
+            "the Docker engine's disk is full",
+            causes=[redact(text)],
+            hint="`docker system df` shows what is on it, `docker system prune` frees what is not used",
+        )
+    if "exec format error" in text:
+        raise MachineError(
+            "no-emulation",
+            "the Docker engine cannot run programs for this architecture",
+            causes=[redact(text)],
+            hint="install emulation on its machine: `docker run --privileged --rm tonistiigi/binfmt --install all`, "
+            "or the packages qemu-user-static and binfmt-support",
+        )
+
+
+def _unreachable(error: Exception) -> MachineError:
+    """The error for an engine that cannot be spoken to."""
+    text = redact(str(error))
+    where = os.environ.get("DOCKER_HOST") or "the current Docker context, or its default socket"
+    if "Permission denied" in text or "PermissionError" in text:
+        return MachineError(
+            "engine-not-permitted",
+            "the Docker engine's socket may not be used by you",
+            causes=[text],
+            hint="add yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or use a rootless "
+            "engine and DOCKER_HOST",
+        )
+    return MachineError(
+        "no-engine",
+        "there is no Docker engine to build in",
+        causes=[f"asked for at {redact(where)}", text],
+        hint="start Docker or Podman, or set DOCKER_HOST; `--builder host` needs none where all have wheels",
+    )

@@ -1,0 +1,104 @@
+"""Why building a source package failed, told from its output: what is missing, and which package brings it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from layerbuild.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from layerbuild.lock import Pin
+    from layerbuild.target import Target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """Something that builds ask for: what it is, and the packages that bring it, by package manager."""
+
+    what: str
+    packages: dict[str, str]
+
+    @property
+    def hint(self) -> str:
+        """What to write into the recipe."""
+        lists = ", ".join(f"{manager} = {_toml_list(names)}" for manager, names in self.packages.items())
+        return f"add to the recipe: system-packages = {{ {lists} }}"
+
+
+def _toml_list(names: str) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names.split()) + "]"
+
+
+@cache
+def _known() -> tuple[tuple[re.Pattern[str], Missing], ...]:
+    data = tomllib.loads(files("layerbuild").joinpath("builders", "failures.toml").read_text("utf-8"))
+    rows = []
+    for row in data["missing"]:
+        packages = {manager: row[manager] for manager in ("apt", "dnf", "yum") if manager in row}
+        rows += [(re.compile(pattern), Missing(what=row["what"], packages=packages)) for pattern in row["patterns"]]
+    return tuple(rows)
+
+
+# Where compilers, linkers, pkg-config and shells name what they do not find.
+_UNKNOWN = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"fatal error: (?P<header>[\w./+-]+): No such file or directory",
+        r"cannot find -l(?P<library>[\w.+-]+)",
+        r"[Pp]ackage '(?P<module>[\w.+-]+)',? (?:required by .*)?not found|No package '(?P<module2>[\w.+-]+)' found",
+        r"(?:^|: )(?P<program>[\w.+-]+): (?:command )?not found",
+        r"No such file or directory: '(?P<file>[\w.+-]+)'",
+    )
+)
+_NO_REQUIREMENT = re.compile(r"No matching distribution found for (\S+)")
+_TOLD_LINES = 15
+
+
+def find_missing(lines: Iterable[str]) -> Missing | None:
+    """What a build's output says is missing; None where it says nothing of the kind.
+
+    Known things win, as compilers mention many others on the way.
+    """
+    lines = tuple(lines)
+    for pattern, missing in _known():
+        if any(pattern.search(line) for line in lines):
+            return missing
+    for line in lines:
+        for pattern in _UNKNOWN:
+            if match := pattern.search(line):
+                kind, name = next((kind, name) for kind, name in match.groupdict().items() if name)
+                return Missing(what=f"the {kind.rstrip('2')} {name}", packages={})
+    return None
+
+
+def build_failure(pin: Pin, target: Target, lines: Sequence[str]) -> BuildError:
+    """The error for a package that could not be built.
+
+    Args:
+        pin: the package.
+        target: for which it was built.
+        lines: the end of the build's output.
+    """
+    what = f"{pin} cannot be built for {target}"
+    told = lines[-_TOLD_LINES:]
+    if asked := next((match[1] for line in lines if (match := _NO_REQUIREMENT.search(line))), None):
+        return BuildError(
+            "build-failed",
+            f"{what}: it needs {asked} to build, which cannot be had",
+            causes=told,
+            hint="with --build-network none, only what its pyproject.toml names is fetched",
+        )
+    missing = find_missing(lines)
+    if missing is None:
+        return BuildError("build-failed", what, causes=told, hint="the lines above are the end of its output")
+    if not missing.packages:
+        hint = "find the system package that brings it, and name it under system-packages in the recipe"
+        return BuildError("build-failed", f"{what}: {missing.what} is missing", causes=told, hint=hint)
+    return BuildError("build-failed", f"{what}: {missing.what} is missing", causes=told, hint=missing.hint)
