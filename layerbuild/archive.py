@@ -291,6 +291,7 @@ class Manifest:
                 "licence": wheel.licence,
                 "wheel": wheel.filename,
                 "sha256": wheel.sha256,
+                **({"source_sha256": wheel.source} if wheel.source else {}),
                 "unzipped": sizes[wheel.name][0],
                 "zipped": sizes[wheel.name][1],
             }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from layerbuild.builders.host import no_wheel
+from layerbuild.builders.failures import metadata_failure
+from layerbuild.builders.host import NoWheelError, no_wheel
 from layerbuild.errors import BuildError, LayerbuildError, MachineError
 from layerbuild.lock import normal_name
 from layerbuild.process import redact
@@ -25,7 +26,9 @@ _CONFLICT = re.compile("conflicting dependencies|ResolutionImpossible|No solutio
 _UNREADABLE = re.compile("invalid package format|Hash mismatch|BadZipFile|InvalidWheel|has an invalid wheel")
 
 
-def explain(recipe: Recipe, target: Target, index: Index, output: str, unfit: Iterable[str]) -> LayerbuildError:
+def explain(
+    recipe: Recipe, target: Target, index: Index, output: str, unfit: Iterable[str], *, builds: bool = False
+) -> LayerbuildError:
     """Why resolving failed: a package without a wheel for the target, the network, or else the resolver's words.
 
     Args:
@@ -33,11 +36,16 @@ def explain(recipe: Recipe, target: Target, index: Index, output: str, unfit: It
         index: where to look up the packages that the resolver blames.
         output: all that it printed.
         unfit: names of packages whose versions had to be excluded.
+        builds: whether it could build source packages.
     """
     output = redact(output)
+    if builds and (failure := metadata_failure(output, target)):
+        return failure
     unreachable = _UNREACHABLE.search(output)
     for requirement in _suspects(recipe, output, unfit):
         error = _wheel_problem(requirement, target, index)
+        if builds and isinstance(error, NoWheelError) and error.has_source:
+            continue
         if error and (isinstance(error, MachineError) or not unreachable):
             return error
     what = f"cannot lock {recipe.name} for {target}"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerbuild.builders.container import ContainerBuilder, needed_for
+from layerbuild.builders.container import ContainerBuilder, instead_of
 from layerbuild.builders.environment import GLIBC_LIMIT
 from layerbuild.builders.host import NoWheelError
 from layerbuild.builders.image import tool_version
@@ -106,8 +106,9 @@ def resolve(
     except NoWheelError as error:
         if not container or not error.has_source:
             raise
-        with needed_for(error.what):
-            return _resolve_with(inside, recipe, target, index, keep)
+        no_wheel = error
+    with instead_of(lambda: no_wheel):
+        return _resolve_with(inside, recipe, target, index, keep)
 
 
 def _resolve_with(
@@ -181,7 +182,7 @@ def _run_until_all_fit(resolver: _Resolver, folder: Path, recipe: Recipe, target
         )
         done = resolver.run(folder)
         if done.returncode:
-            raise explain(recipe, target, index, _output(done, recipe), unfit)
+            raise explain(recipe, target, index, _output(done, recipe), unfit, builds=resolver.builds)
         resolved = (folder / _OUTPUT).read_text("utf-8")
         more = {} if resolver.builds else _versions_without_wheel(resolved, target, index)
         if not more:
@@ -293,7 +294,9 @@ def _inside(container: ContainerBuilder, recipe: Recipe, target: Target, argumen
             "sitecustomize.py": _PATCH_VERSION.format(target.runtime.python),
             "_manylinux.py": GLIBC_LIMIT.format(glibc=target.runtime.glibc),
         }
-        code, told, left = container.compile_lock(target, recipe.build, inputs, [*_PIP_COMPILE, *arguments])
+        names = [re.split(r"[^\w.-]", text)[0] for text in recipe.requirements]
+        command = [*_PIP_COMPILE, *arguments]
+        code, told, left = container.compile_lock(target, recipe.build, inputs, command, names=names)
         if _OUTPUT in left:
             (folder / _OUTPUT).write_text(left[_OUTPUT], "utf-8")
         elif not code:

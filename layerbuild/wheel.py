@@ -61,6 +61,7 @@ class Wheel:
         dist_info, data: the two folders that the format gives a meaning.
         scripts: console and GUI entry points, name to ``module:function``.
         requires: Requires-Dist lines.
+        source: sha256 (hex) of the source archive that it was built from here; empty for wheels of an index.
         notes: path of a member to what `layerbuild.content` says of it, for those of which it says anything.
     """
 
@@ -79,6 +80,7 @@ class Wheel:
     requires: tuple[str, ...]
     notes: dict[str, dict[str, Any]]
     members: tuple[Member, ...]
+    source: str = ""
 
     def __str__(self) -> str:
         return self.filename

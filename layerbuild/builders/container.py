@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from layerbuild.build_settings import BuildSettings
@@ -21,13 +22,13 @@ from layerbuild.builders.environment import GLIBC_LIMIT, SOURCES, PassedOn, fixe
 from layerbuild.builders.failures import build_failure
 from layerbuild.builders.image import Images, digest
 from layerbuild.builders.source import build_requirements
-from layerbuild.errors import BuildError, MachineError
+from layerbuild.errors import BuildError, LayerbuildError
 from layerbuild.index import parse_filename
 from layerbuild.libraries import system_libraries
 from layerbuild.lock import normal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from layerbuild.builders import Progress
     from layerbuild.builders.engine import Container, Log, Ran
@@ -113,8 +114,10 @@ class ContainerBuilder:
             found = self._fetched(others, target, build, pure=pure)
         else:
             found = list(self._host.wheels(others, target, pure=pure))
-        with needed_for(f"there is no wheel for {', '.join(map(str, sources))}"):
-            found += [self._built(pin, target, build, pure=pure) for pin in sources]
+        for pin in sources:
+            asked_for = self.fetches_inside or pin.name in build.no_binary
+            with nullcontext() if asked_for else instead_of(partial(self._host.no_wheel, pin, target)):
+                found.append(self._built(pin, target, build, pure=pure))
         found.sort(key=lambda wheel: normal_name(wheel.name))
         return [*found, *([self._files(name, target, build)] if build.files else [])]
 
@@ -124,6 +127,7 @@ class ContainerBuilder:
         image = self._images.image(target, build)
         key = digest([_FORMAT, source.sha256, image.key, build.environment, build.constraints, build.strip])
         (wheel,) = self._once(key, lambda: [self._build(pin, source, image, build)])
+        wheel = replace(wheel, source=source.sha256)
         release = parse_filename(wheel.filename)
         if pure and not any(str(tag) == "py3-none-any" for tag in (release.tags if release else ())):
             raise BuildError(
@@ -190,10 +194,7 @@ class ContainerBuilder:
         self._images.make_ready(image)
         put = {"requirements.txt": b"".join(map(_requirement, lock.pins))}
         for pin in lock.pins:
-            # What lies on this machine alone, the container cannot reach.
-            for file in self._index.files(pin.name):
-                if (path := file.local_path) and (release := file.release) and str(release.version) == pin.version:
-                    put[f"sources/{file.filename}"] = path.read_bytes()
+            put |= self._local_files(pin.name, pin.version)
         command = ["download", "--no-deps", "--only-binary", ":all:", "--dest", "out"]
         if pure:
             command += ["--platform", "any", "--implementation", "py", "--abi", "none"]
@@ -247,7 +248,13 @@ class ContainerBuilder:
         return wheel
 
     def compile_lock(
-        self, target: Target, build: BuildSettings, inputs: Mapping[str, str], command: Sequence[str]
+        self,
+        target: Target,
+        build: BuildSettings,
+        inputs: Mapping[str, str],
+        command: Sequence[str],
+        *,
+        names: Iterable[str] = (),
     ) -> tuple[int, str, dict[str, str]]:
         """Runs a command by the target's own interpreter, in a folder with `inputs` and with pip's settings.
 
@@ -258,6 +265,7 @@ class ContainerBuilder:
             build: the recipe's settings: packages may need its system packages to be built.
             inputs: file name to text.
             command: arguments of the interpreter.
+            names: of projects; files of theirs that only this machine has are put in.
 
         Returns:
             Its exit code, what it printed, and the files in that folder afterwards.
@@ -266,6 +274,8 @@ class ContainerBuilder:
         self._images.make_ready(image)
         network = "host" if self._options.network == "host" else "bridge"
         put = {f"out/{name}": text.encode() for name, text in inputs.items()}
+        for name in names:
+            put |= self._local_files(name)
         lines: list[str] = []
         with (
             self._progress.output(f"locking in a container for {target}") as log,
@@ -279,7 +289,7 @@ class ContainerBuilder:
                 log(line)
 
             self._put(box, image, build, put)
-            environment = {**fixed_environment(build), **self._passed_on.index(), "PYTHONPATH": "/build/out"}
+            environment = {**self._pip_environment(build, network), "PYTHONPATH": "/build/out"}
             ran = box.run(["sh", "-c", 'cd out && exec "$@"', "sh", _PYTHON, *command], environment, keep)
             left = {name: b"".join(chunks).decode("utf-8", "replace") for name, chunks in box.get("out")}
         return ran.code, "\n".join(lines), left
@@ -310,11 +320,21 @@ class ContainerBuilder:
     ) -> Ran:
         """Runs a command of pip over the requirements that are put in."""
         self._put(box, image, build, put)
+        words = (*_INSIDE, "pip", *command, "--require-hashes", "--requirement", "requirements.txt")
+        return box.run(words, self._pip_environment(build, network), log)
+
+    def _pip_environment(self, build: BuildSettings, network: str) -> dict[str, str]:
         given = {"PIP_NO_INDEX": "1"} if network == "none" else self._passed_on.index()
         links = f"{given.get('PIP_FIND_LINKS', '')} {SOURCES}".strip()
-        environment = {**fixed_environment(build), **given, "PIP_FIND_LINKS": links}
-        words = (*_INSIDE, "pip", *command, "--require-hashes", "--requirement", "requirements.txt")
-        return box.run(words, environment, log)
+        return {**fixed_environment(build), **given, "PIP_FIND_LINKS": links}
+
+    def _local_files(self, name: str, version: str | None = None) -> dict[str, bytes]:
+        """What of a project lies on this machine alone, where a container cannot reach it."""
+        return {
+            f"sources/{file.filename}": path.read_bytes()
+            for file in self._index.files(name)
+            if (path := file.local_path) and (release := file.release) and version in (None, str(release.version))
+        }
 
     def _inside(self, box: Container, command: str, spec: object, build: BuildSettings, log: Log) -> Ran:
         """Runs a command of ``inside.py``."""
@@ -341,15 +361,16 @@ class ContainerBuilder:
 
 
 @contextmanager
-def needed_for(what: str) -> Iterator[None]:
-    """Says of an engine that is not there what it was needed for."""
+def instead_of(no_wheel: Callable[[], BuildError]) -> Iterator[None]:
+    """Where it turns out that nothing can be built here, the error that there is no wheel is the one that helps."""
     try:
         yield
-    except MachineError as error:
-        if error.code in ("no-engine", "engine-not-permitted"):
-            causes = [*error.causes, f"needed because {what}"]
-            raise MachineError(error.code, error.what, causes=causes, hint=error.hint) from None
-        raise
+    except LayerbuildError as other:
+        if other.code not in ("no-engine", "engine-not-permitted", "container-unsupported"):
+            raise
+        error = no_wheel()
+        error.hint = f"ask for an older version that has a wheel; it could be built from source, but {other.what}"
+        raise error from None
 
 
 def _requirement(pin: Pin) -> bytes:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
+import re
 import tarfile
 import threading
 import time
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from layerbuild.builders.engine_errors import raise_known, told, unreachable
 from layerbuild.builders.streams import BUILD_USER, ByteStream, Tail, tar_of
 from layerbuild.errors import BuildError, MachineError
 from layerbuild.process import interrupted, redact, stop_if_interrupted
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 LABEL = "layerbuild"
 _DOWNLOADS = "/build/.cache/pip/http-v2"  # of pip from 23.3 on; its wheels beside are not shared between builds
 _POLL_SECONDS = 0.2
+_STEP_IMAGE = re.compile(r" ---> ([0-9a-f]{12,})")
+# What compilers say when the kernel ended one of their processes.
+_KILLED = ("Killed signal terminated program", "signal 9", "MemoryError")
 _CHUNK = 1 << 20
 
 
@@ -53,25 +57,27 @@ class Engine:
         from docker.context import ContextAPI
         from docker.utils import kwargs_from_env
 
+        where = "its default socket"
         try:
             # DOCKER_HOST goes before the context, as for the docker command.
             given: Any = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
+            where = given.get("base_url") or where
             client = APIClient(version="auto", timeout=60, use_ssh_client=True, **given)
         except Exception as error:  # whatever its layers raise: there is no engine
-            raise _unreachable(error) from None
+            raise unreachable(error, where) from None
         return client
 
     @property
     def architecture(self) -> str:
         """The engine's own architecture, as Docker calls it: ``amd64``, ``arm64``."""
-        with _told():
+        with told():
             return str(self._api.version()["Arch"])
 
     def image_id(self, reference: str, architecture: str | None = None) -> str | None:
         """The id of an image that the engine has, for an architecture; None where it has none."""
         from docker.errors import ImageNotFound
 
-        with _told():
+        with told():
             try:
                 found: dict[str, str] = self._api.inspect_image(reference)  # type: ignore[no-untyped-call]
             except ImageNotFound:
@@ -85,7 +91,7 @@ class Engine:
             MachineError: it cannot be had.
         """
         try:
-            with _told():
+            with told():
                 for row in self._api.pull(reference, platform=f"linux/{architecture}", stream=True, decode=True):
                     stop_if_interrupted()
                     if "error" in row:
@@ -122,7 +128,7 @@ class Engine:
         """
         tail = Tail(log)
         context = tar_of(files)
-        with _told():
+        with told(), self._steps() as steps:
             rows = self._api.build(
                 fileobj=io.BytesIO(context),
                 custom_context=True,
@@ -137,10 +143,12 @@ class Engine:
             )
             for row in rows:
                 stop_if_interrupted()
-                if "stream" in row and not row["stream"].startswith((" --->", "Removing intermediate")):
-                    tail.add(row["stream"].encode())
+                if "stream" in row:
+                    steps.append(row["stream"])
+                    if not row["stream"].startswith((" --->", "Removing intermediate")):
+                        tail.add(row["stream"].encode())
                 elif "error" in row:
-                    _raise_known(row["error"])
+                    raise_known(row["error"])
                     raise BuildError(
                         "image-failed",
                         f"the build image for {architecture} could not be made",
@@ -148,6 +156,19 @@ class Engine:
                         hint="look at the base image (--base-image) and at the recipe's system-packages",
                     )
         tail.end()
+
+    @contextmanager
+    def _steps(self) -> Iterator[list[str]]:
+        """The output of an image's steps; where they end early, the images that they left are removed."""
+        steps: list[str] = []
+        try:
+            yield steps
+        except BaseException:
+            left = [match[1] for line in steps if (match := _STEP_IMAGE.match(line))]
+            with contextlib.suppress(Exception):
+                # Those that it stands on go, too, unless another stands on them.
+                self._api.remove_image(left[-1])
+            raise
 
     def check_runs(self, image: str, architecture: str) -> None:
         """Sees whether containers of an image run: one for another architecture does where the engine emulates it.
@@ -176,7 +197,9 @@ class Engine:
             volume: name of a volume for pip's downloads, kept between builds.
         """
         api = self._api
-        with _told():
+        with told():
+            if volume:
+                api.create_volume(volume, labels={LABEL: "downloads"})
             mounts = [f"{volume}:{_DOWNLOADS}"] if volume and network != "none" else None
             made = api.create_container(
                 image,
@@ -201,7 +224,7 @@ class Engine:
             )
         container = Container(api, made["Id"], limits)
         try:
-            with _told():
+            with told():
                 # Its only guest: when this connection goes, its input ends.
                 stdin = api.attach_socket(made["Id"], params={"stdin": 1, "stream": 1})
                 api.start(made["Id"])
@@ -263,7 +286,7 @@ class Container:
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """Writes files below /build, that belong to the build user."""
-        with _told():
+        with told():
             self._api.put_archive(self._id, "/build", tar_of(files))
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], log: Log) -> Ran:
@@ -275,7 +298,7 @@ class Container:
         """
         stop_if_interrupted()
         tail = Tail(log)
-        with _told():
+        with told():
             made = self._api.exec_create(self._id, list(command), environment=dict(environment), workdir="/build")
             for chunk in self._api.exec_start(made["Id"], stream=True):
                 tail.add(chunk)
@@ -284,7 +307,7 @@ class Container:
             if self._late:
                 raise self._out_of_time()
             code = self._api.exec_inspect(made["Id"])["ExitCode"]
-            if code and self._out_of_memory():
+            if code and (self._out_of_memory() or any(word in line for line in tail.lines() for word in _KILLED)):
                 raise BuildError(
                     "build-out-of-memory",
                     f"the build needed more than {self._limits.memory / 1024**3:.1f} GiB of memory",
@@ -299,7 +322,7 @@ class Container:
 
     def get(self, folder: str) -> Iterator[tuple[str, Iterator[bytes]]]:
         """The plain files of a folder below /build, each with its name and its content in pieces."""
-        with _told():
+        with told():
             chunks, _ = self._api.get_archive(self._id, f"/build/{folder}")
             stream = ByteStream(chunks)
             # What the container made is not to be trusted: names and kinds are looked at, nothing is unpacked.
@@ -321,68 +344,3 @@ class Ran:
 
 class _ImageError(Exception):
     """What the engine says of an image that it cannot have."""
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turns what the SDK and its layers raise into errors of ours."""
-    import docker.errors
-    import requests
-    import urllib3
-
-    try:
-        yield
-    except docker.errors.APIError as error:
-        text = str(error.explanation or error)
-        _raise_known(text)
-        raise MachineError("engine-refused", "the Docker engine refuses", causes=[redact(text)]) from None
-    except (docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        stop_if_interrupted()
-        raise MachineError(
-            "engine-lost",
-            "the Docker engine stopped answering",
-            causes=[redact(str(error))],
-            hint="look at the engine (`docker info`), then run the same command again",
-        ) from None
-    except (json.JSONDecodeError, tarfile.TarError) as error:
-        stop_if_interrupted()
-        raise MachineError("engine-lost", "the Docker engine broke off", causes=[str(error)]) from None
-
-
-def _raise_known(text: str) -> None:
-    """Raises the error for what the engine says, where it has one of its own."""
-    if "no space left on device" in text or "disk quota exceeded" in text:
-        raise MachineError(
-            "engine-disk-full",
-            "the Docker engine's disk is full",
-            causes=[redact(text)],
-            hint="`docker system df` shows what is on it, `docker system prune` frees what is not used",
-        )
-    if "exec format error" in text:
-        raise MachineError(
-            "no-emulation",
-            "the Docker engine cannot run programs for this architecture",
-            causes=[redact(text)],
-            hint="install emulation on its machine: `docker run --privileged --rm tonistiigi/binfmt --install all`, "
-            "or the packages qemu-user-static and binfmt-support",
-        )
-
-
-def _unreachable(error: Exception) -> MachineError:
-    """The error for an engine that cannot be spoken to."""
-    text = redact(str(error))
-    where = os.environ.get("DOCKER_HOST") or "the current Docker context, or its default socket"
-    if "Permission denied" in text or "PermissionError" in text:
-        return MachineError(
-            "engine-not-permitted",
-            "the Docker engine's socket may not be used by you",
-            causes=[text],
-            hint="add yourself to its group (`sudo usermod -aG docker $USER`, then log in again), or use a rootless "
-            "engine and DOCKER_HOST",
-        )
-    return MachineError(
-        "no-engine",
-        "there is no Docker engine to build in",
-        causes=[f"asked for at {redact(where)}", text],
-        hint="start Docker or Podman, or set DOCKER_HOST; `--builder host` needs none where all have wheels",
-    )

@@ -78,7 +78,29 @@ def find_missing(lines: Iterable[str]) -> Missing | None:
     return None
 
 
-def build_failure(pin: Pin, target: Target, lines: Sequence[str]) -> BuildError:
+# How pip says that it cannot learn what a package needs.
+_UNPREPARED = re.compile(r"Failed to build '([\w.-]+)'|Failed to build ([\w.-]+) when")
+
+
+def metadata_failure(output: str, target: Target) -> BuildError | None:
+    """The error for a package that pip could not build to learn what it needs; None if that is not what failed.
+
+    Args:
+        output: pip's or pip-compile's, whole.
+        target: for which was resolved.
+    """
+    match = _UNPREPARED.search(output)
+    if match is None:
+        return None
+    lines = output.splitlines()
+    # pip's own traceback, which a verbose one adds, tells nothing of the package.
+    last = next(
+        (place for place, line in enumerate(lines) if line.lstrip().startswith("note: This error orig")), None
+    )
+    return build_failure(f"{match[1] or match[2]}, asked what it needs,", target, lines[:last])
+
+
+def build_failure(pin: Pin | str, target: Target, lines: Sequence[str]) -> BuildError:
     """The error for a package that could not be built.
 
     Args:

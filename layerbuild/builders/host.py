@@ -95,7 +95,7 @@ class HostBuilder:
             try:
                 choose(files, pin, target, pure=pure)
             except BuildError:
-                if any(_is_version(file, pin) and file.release and not file.release.tags for file in files):
+                if any(_is_source(file, pin) and _sha256(file) in (None, *pin.hashes) for file in files):
                     self._cache.keep_record("choices", key, _NO_WHEEL)
                     return True
             # Where there is neither, fetching tells why.
@@ -103,6 +103,10 @@ class HostBuilder:
 
         with ThreadPoolExecutor(self._jobs) as pool:
             return tuple(pin for pin, lacking in zip(lock.pins, pool.map(lacks, lock.pins), strict=True) if lacking)
+
+    def no_wheel(self, pin: Pin, target: Target) -> BuildError:
+        """The error that says why no wheel serves a pin."""
+        return no_wheel(str(pin), target, [file for file in self._index.files(pin.name) if _is_version(file, pin)])
 
     def source(self, pin: Pin, target: Target) -> Source:
         """The source archive of a pin.
@@ -117,11 +121,11 @@ class HostBuilder:
         found = sorted(
             (not file.filename.endswith(".tar.gz"), file.filename, sha256)
             for file in files
-            if _is_version(file, pin) and not file.release.tags  # type: ignore[union-attr]
+            if _is_source(file, pin)
             if (sha256 := _sha256(file) or self._index.sha256(file)) in pin.hashes
         )
         if not found:
-            raise no_wheel(str(pin), target, [file for file in files if _is_version(file, pin)])
+            raise self.no_wheel(pin, target)
         source = Source(*found[0][1:])
         self._cache.keep_record("choices", key, source._asdict())
         return source
@@ -247,6 +251,10 @@ def _is_version(file: IndexFile, pin: Pin) -> bool:
     from packaging.version import Version
 
     return file.release is not None and file.release.version == Version(pin.version)
+
+
+def _is_source(file: IndexFile, pin: Pin) -> bool:
+    return _is_version(file, pin) and file.release is not None and not file.release.tags
 
 
 def _source_key(pin: Pin) -> str:

@@ -5,6 +5,7 @@ set -eu
 
 # Lambda's images put libraries of their own before the system's, which breaks its programs.
 unset LD_LIBRARY_PATH
+export LC_ALL=C
 
 ca=/usr/local/layerbuild/ca.pem
 [ -s "$ca" ] || ca=
