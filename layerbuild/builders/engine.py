@@ -35,7 +35,7 @@ _DOWNLOADS = "/build/.cache/pip/http-v2"  # of pip from 23.3 on; its wheels besi
 _POLL_SECONDS = 0.2
 _STEP_IMAGE = re.compile(r" ---> ([0-9a-f]{12,})")
 # What compilers say when the kernel ended one of their processes.
-_KILLED = ("Killed signal terminated program", "signal 9", "MemoryError")
+_KILLED = ("Killed signal terminated program", "signal 9", "exit code: -9", "exit code: 137", "MemoryError")
 _CHUNK = 1 << 20
 
 
@@ -275,7 +275,7 @@ class Container:
     def _out_of_time(self) -> BuildError:
         return BuildError(
             "build-timeout",
-            f"the build was ended after {self._limits.seconds / 60:.0f} minutes",
+            f"the build was ended after {self._limits.seconds / 60:g} minutes",
             hint="--build-timeout gives it more",
         )
 

@@ -14,6 +14,7 @@ import click
 import jsonschema
 import pytest
 
+from layerbuild.build_settings import BUILD_KEYS
 from layerbuild.cli import Commands, layerbuild
 from layerbuild.recipe import parse_recipe, prune_sets
 from tests.conftest import Ran
@@ -24,10 +25,10 @@ README = (ROOT / "README.md").read_text()
 
 
 def error_codes() -> dict[str, set[int]]:
-    exits = {"CheckError": 1, "UsageError": 2, "BuildError": 3, "MachineError": 4, "InternalError": 70}
+    exits = {"CheckError": 1, "UsageError": 2, "BuildError": 3, "NoWheelError": 3, "MachineError": 4, "InternalError": 70}
     found: dict[str, set[int]] = {}
     for kind, first, second in re.findall(
-        r'(CheckError|UsageError|BuildError|MachineError|InternalError)\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',
+        r'(CheckError|UsageError|BuildError|NoWheelError|MachineError|InternalError)\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',
         SOURCES,
     ):
         for code in filter(None, (first, second)):
@@ -45,7 +46,7 @@ def test_every_error_is_documented_with_its_exit_code_and_no_other() -> None:
 def test_every_key_of_a_recipe_is_documented() -> None:
     keys = set(re.findall(r"^\| `([a-z.-]+)` \|", (ROOT / "docs/recipes.md").read_text(), re.MULTILINE))
     (listed,) = re.findall(r"^_KEYS = \((.*?)\)", SOURCES, re.MULTILINE | re.DOTALL)
-    expected = set(re.findall(r'"([a-z-]+)"', listed)) - {"prune"} | {"prune.sets", "prune.patterns"}
+    expected = set(re.findall(r'"([a-z-]+)"', listed)) - {"prune"} | {"prune.sets", "prune.patterns", *BUILD_KEYS}
     assert keys == expected
 
 
