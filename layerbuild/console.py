@@ -183,7 +183,7 @@ class Console:
             return
         task = progress.add_task(title, total=None)
         try:
-            yield lambda line: progress.update(task, description=_visible(f"{title}: {line}", None)[:100])
+            yield lambda line: progress.update(task, description=_visible(f"{title}: {line.strip()}", None)[:100])
         finally:
             progress.remove_task(task)
 

@@ -22,18 +22,22 @@ hypothesis.settings.load_profile("layerbuild")
 # What this machine or a CI sets must not reach the tests.
 _FOREIGN = ("LAYERBUILD_", "SOURCE_DATE_EPOCH", "NO_COLOR", "CI", "GITHUB_", "COLUMNS")
 _PIP = ("PIP_", "UV_")
+_NO_ENGINE = "unix:///nonexistent/docker.sock"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--network", action="store_true", help="run tests that need a package index")
     parser.addoption("--slow", action="store_true", help="run tests that build every shipped recipe, too")
+    parser.addoption("--docker", action="store_true", help="run tests that need a Docker engine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     slow = config.getoption("--slow")
     network = slow or config.getoption("--network")
     for item in items:
-        if item.get_closest_marker("slow") and not slow:
+        if item.get_closest_marker("docker") and not config.getoption("--docker"):
+            item.add_marker(pytest.mark.skip(reason="needs --docker"))
+        elif item.get_closest_marker("slow") and not slow:
             item.add_marker(pytest.mark.skip(reason="needs --slow"))
         elif item.get_closest_marker("network") and not network:
             item.add_marker(pytest.mark.skip(reason="needs --network"))
@@ -53,10 +57,13 @@ class Ran:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    engine = request.node.get_closest_marker("docker") is not None
     for name in list(os.environ):
-        if name.startswith(_FOREIGN):
+        if name.startswith(_FOREIGN) or (name.startswith("DOCKER_") and not engine):
             monkeypatch.delenv(name)
+    if not engine:
+        monkeypatch.setenv("DOCKER_HOST", _NO_ENGINE)
     yield
     interrupted.clear()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from layerbuild.pip_settings import PipSettings
 from layerbuild.process import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from layerbuild.build_settings import BuildSettings
-    from layerbuild.pip_settings import PipSettings
 
 CERTIFICATES = "/build/ca.pem"
 SOURCES = "/build/sources"
@@ -89,7 +89,11 @@ class PassedOn:
             passed["PIP_NO_INDEX"] = "1"
         if settings.trusted_hosts:
             passed["PIP_TRUSTED_HOST"] = " ".join(settings.trusted_hosts)
-        passed |= {"PIP_DEFAULT_TIMEOUT": f"{settings.timeout:g}", "PIP_RETRIES": str(settings.retries)}
+        usual = PipSettings()
+        if settings.timeout != usual.timeout:
+            passed["PIP_DEFAULT_TIMEOUT"] = f"{settings.timeout:g}"
+        if settings.retries != usual.retries:
+            passed["PIP_RETRIES"] = str(settings.retries)
         passed |= self.proxies()
         if settings.client_cert:
             self._tell("not passed into containers, as it is a credential: pip's client-cert")

@@ -391,14 +391,16 @@ def test_no_recipe_is_written_for_an_unknown_package(project: Path, cli: Cli, in
 
 
 def test_a_package_with_source_only_gets_a_recipe_that_says_so(
-    project: Path, cli: Cli, index_server: IndexServer, wheelhouse: Path
+    project: Path, cli: Cli, index_server: IndexServer, wheelhouse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (wheelhouse / "demo-1.0.tar.gz").write_bytes(b"")
     assert cli("new", "demo").code == 0
     assert 'builder = "container"' in (project / "recipes/demo/recipe.toml").read_text()
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{project}/no.sock")
     ran = cli("make", "demo", *ARM)
-    assert ran.code == 3
-    assert "no-container-builder" in ran.err
+    assert ran.code == 4
+    assert "there is no Docker engine to build in [no-engine]" in ran.err
+    assert everything_in(project) == ["recipes/demo/recipe.toml"]
 
 
 # Lock.

@@ -12,6 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "layerbuild"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+# A program of its own, inside containers.
+INSIDE = PACKAGE / "builders" / "context" / "inside.py"
 
 # Each imports only from those before it.
 ORDER = """
@@ -49,6 +51,36 @@ def test_imports_run_one_way(path: Path) -> None:
     assert wrong == set()
 
 
+def imported(path: Path) -> set[str]:
+    """All that a module imports, wherever in it: modules, and what is taken from them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("docker", {"layerbuild.builders.engine", "layerbuild.builders.engine_errors"}),
+        ("boto3", {"layerbuild.publish.registry"}),
+    ],
+)
+def test_what_lies_outside_is_spoken_to_in_one_place(library: str, allowed: set[str]) -> None:
+    users = {
+        module_name(path) for path in MODULES if any(f"{name}.".startswith(f"{library}.") for name in imported(path))
+    }
+    assert users == allowed
+
+
+def test_the_program_inside_containers_and_layerbuild_do_not_import_each_other() -> None:
+    assert not {name for name in imported(INSIDE) if name.startswith("layerbuild")}
+    assert not {name for path in MODULES for name in imported(path) if "builders.context" in name}
+
+
 def calls(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -57,7 +89,7 @@ def calls(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=module_name)
+@pytest.mark.parametrize("path", [path for path in MODULES if path != INSIDE], ids=module_name)
 def test_only_console_prints_and_only_main_exits(path: Path) -> None:
     name = module_name(path)
     made = calls(path)

@@ -25,11 +25,11 @@ README = (ROOT / "README.md").read_text()
 
 
 def error_codes() -> dict[str, set[int]]:
-    exits = {"CheckError": 1, "UsageError": 2, "BuildError": 3, "NoWheelError": 3, "MachineError": 4, "InternalError": 70}
+    exits = {"CheckError": 1, "UsageError": 2, "BuildError": 3, "NoWheelError": 3, "MachineError": 4}
+    exits |= {"InternalError": 70}
     found: dict[str, set[int]] = {}
     for kind, first, second in re.findall(
-        r'(CheckError|UsageError|BuildError|NoWheelError|MachineError|InternalError)\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',
-        SOURCES,
+        rf'({"|".join(exits)})\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',        SOURCES,
     ):
         for code in filter(None, (first, second)):
             found.setdefault(code, set()).add(exits[kind])
