@@ -28,7 +28,7 @@ def tests(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Everything, against the package index, with coverage."""
     session.install("-e", ".[test]")
-    session.run("pytest", "-n", "auto", "--slow", "--cov", *session.posargs)
+    session.run("pytest", "-n", "auto", "--slow", "--docker", "--cov", *session.posargs)
 
 
 @nox.session
