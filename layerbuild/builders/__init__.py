@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from layerbuild.builders.engine import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from layerbuild.build_settings import BuildSettings
-    from layerbuild.builders.container import ContainerOptions
     from layerbuild.cache import Cache
     from layerbuild.index import Index
     from layerbuild.lock import Lock
@@ -54,6 +56,21 @@ class Builder(Protocol):
             MachineError: the machine or the network lacks what is needed.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContainerOptions:
+    """How to build in containers.
+
+    Attributes:
+        base_image: what build images are made from, ``{python}`` and ``{arch}`` filled in; None for AWS's own.
+        limits: what a build may use.
+        network: ``bridge``, ``host`` for indexes on this machine, or ``none``: what a build needs is fetched before.
+    """
+
+    base_image: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    network: str = "bridge"
 
 
 class Builders:

@@ -12,12 +12,12 @@ import json
 import threading
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from layerbuild.build_settings import BuildSettings
-from layerbuild.builders.engine import Engine, Limits
+from layerbuild.builders.engine import Engine
 from layerbuild.builders.environment import GLIBC_LIMIT, SOURCES, PassedOn, fixed_environment
 from layerbuild.builders.failures import build_failure
 from layerbuild.builders.image import Images, digest
@@ -30,7 +30,7 @@ from layerbuild.lock import normal_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from layerbuild.builders import Progress
+    from layerbuild.builders import ContainerOptions, Progress
     from layerbuild.builders.engine import Container, Log, Ran
     from layerbuild.builders.host import HostBuilder, Source
     from layerbuild.builders.image import Image
@@ -47,21 +47,6 @@ _PYTHON = "/usr/local/layerbuild/venv/bin/python"
 _INSIDE = (_PYTHON, "/usr/local/layerbuild/inside.py")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ContainerOptions:
-    """How to build in containers.
-
-    Attributes:
-        base_image: what build images are made from, ``{python}`` and ``{arch}`` filled in; None for AWS's own.
-        limits: what a build may use.
-        network: ``bridge``, ``host`` for indexes on this machine, or ``none``: what a build needs is fetched before.
-    """
-
-    base_image: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    network: str = "bridge"
-
-
 class ContainerBuilder:
     """Builds what the host builder has no wheel for; asks the Docker engine only when something must be built.
 
@@ -72,7 +57,7 @@ class ContainerBuilder:
         cache: keeps what is built.
         index: whose settings builds get.
         progress: told what is done.
-        options: see `ContainerOptions`.
+        options: see `layerbuild.builders.ContainerOptions`.
         resolve: a lock for the requirements of a build under constraints, for builds without network.
     """
 
@@ -108,6 +93,12 @@ class ContainerBuilder:
     ) -> Sequence[Wheel]:
         """See `Builder.wheels`."""
         build = build or BuildSettings()
+        if pure and build.files:
+            raise BuildError(
+                "not-pure",
+                f"{name} takes files from a build image, and a shared layer needs what serves every runtime",
+                hint='set layout = "versioned" in the recipe',
+            )
         sources = self._host.without_wheel(lock, target, pure=pure, no_binary=build.no_binary)
         others = replace(lock, pins=tuple(pin for pin in lock.pins if pin not in sources))
         if self.fetches_inside:
@@ -177,9 +168,7 @@ class ContainerBuilder:
                     causes=ran.lines,
                 )
             wheels = self._adopted(box)
-        if [(normal_name(wheel.name), wheel.version) for wheel in wheels] != [(pin.name, pin.version)]:
-            made = ", ".join(map(str, wheels)) or "nothing"
-            raise BuildError("build-result", f"building {pin} gave something else: {made}")
+        _refuse_others(wheels, [pin])
         return wheels[0]
 
     def _fetched(self, lock: Lock, target: Target, build: BuildSettings, *, pure: bool) -> list[Wheel]:
@@ -210,6 +199,7 @@ class ContainerBuilder:
                 what = f"pip in the container cannot fetch the wheels for {image.target}"
                 raise BuildError("fetch-failed", what, causes=ran.lines)
             wheels = self._adopted(box)
+        _refuse_others(wheels, lock.pins)
         hashes = {pin.name: pin.hashes for pin in lock.pins}
         for wheel in wheels:
             if wheel.sha256 not in hashes.get(normal_name(wheel.name), ()):
@@ -270,9 +260,16 @@ class ContainerBuilder:
         Returns:
             Its exit code, what it printed, and the files in that folder afterwards.
         """
+        network = self._options.network
+        if network == "none":
+            raise BuildError(
+                "needs-network",
+                f"locking in a container for {target} needs a network",
+                causes=["packages without a wheel have to be built to learn what they need, with the index at hand"],
+                hint="`layerbuild lock` without --build-network none; then `make` with it, and --locked",
+            )
         image = self._images.image(target, build)
         self._images.make_ready(image)
-        network = "host" if self._options.network == "host" else "bridge"
         put = {f"out/{name}": text.encode() for name, text in inputs.items()}
         for name in names:
             put |= self._local_files(name)
@@ -371,6 +368,16 @@ def instead_of(no_wheel: Callable[[], BuildError]) -> Iterator[None]:
         error = no_wheel()
         error.hint = f"ask for an older version that has a wheel; it could be built from source, but {other.what}"
         raise error from None
+
+
+def _refuse_others(wheels: Sequence[Wheel], pins: Sequence[Pin]) -> None:
+    """Refuses what came out of a container unless it is one wheel for each pin."""
+    from packaging.version import Version
+
+    made = sorted((normal_name(wheel.name), Version(wheel.version)) for wheel in wheels)
+    if made != [(pin.name, Version(pin.version)) for pin in pins]:
+        wanted, got = (", ".join(map(str, some)) or "nothing" for some in (pins, wheels))
+        raise BuildError("build-result", f"what should have given {wanted} gave {got}")
 
 
 def _requirement(pin: Pin) -> bytes:

@@ -16,7 +16,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from layerbuild.builders.engine_errors import raise_known, told, unreachable
 from layerbuild.builders.streams import BUILD_USER, ByteStream, Tail, tar_of
@@ -63,6 +63,8 @@ class Engine:
             given: Any = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
             where = given.get("base_url") or where
             client = APIClient(version="auto", timeout=60, use_ssh_client=True, **given)
+            # What a process left that was killed before its container had begun.
+            client.prune_containers(filters={"label": [LABEL], "until": ["1h"]})  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever its layers raise: there is no engine
             raise unreachable(error, where) from None
         return client
@@ -151,7 +153,7 @@ class Engine:
                     raise_known(row["error"])
                     raise BuildError(
                         "image-failed",
-                        f"the build image for {architecture} could not be made",
+                        f"the build image {tag} could not be made",
                         causes=[*tail.lines(), row["error"].strip()],
                         hint="look at the base image (--base-image) and at the recipe's system-packages",
                     )
@@ -331,7 +333,13 @@ class Container:
                     name = member.name.partition("/")[2]
                     file = archive.extractfile(member) if member.isreg() else None
                     if file is not None and "/" not in name:
-                        yield name, iter(lambda file=file: file.read(_CHUNK), b"")  # type: ignore[misc]
+                        yield name, _pieces(file)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with told():
+        while piece := file.read(_CHUNK):
+            yield piece
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -117,7 +117,8 @@ class Images:
             BuildError: a step of it failed.
             MachineError: there is no engine, or it cannot run the architecture.
         """
-        with self._lock(image.tag):
+        # One at a time for each base: the next one finds the compilers in the engine's own cache.
+        with self._lock(f"image {image.base} {image.architecture}"):
             if image.tag in self._ready:
                 return
             if self._engine.image_id(image.tag, image.architecture) is None:

@@ -141,8 +141,7 @@ def make_builders(
     build_timeout: float,
 ) -> Builders:
     """The builders that `container_options` ask for."""
-    from layerbuild.builders import Builders
-    from layerbuild.builders.container import ContainerOptions
+    from layerbuild.builders import Builders, ContainerOptions
     from layerbuild.builders.engine import Limits
     from layerbuild.resolve import build_lock
 
