@@ -60,7 +60,7 @@ def make_command(
     layerbuild make pillow boto3 --target 'python3.13-*'
     layerbuild make -r requirements.txt --name web --target python3.12-x86_64
     layerbuild make --all --locked --json > layers.json
-    layerbuild make psycopg-source --builder container
+    layerbuild make pillow --builder container --target 'python3.13-*'
     """
     from layerbuild import pipeline
     from layerbuild.cache import Cache, default_cache_folder
