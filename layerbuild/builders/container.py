@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import deque
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 # Raised whenever the same inputs would give another wheel.
 _FORMAT = 1
+_MOST_LINES = 20_000
 _LARGEST_WHEEL = 2 * 1024**3
 _PYTHON = "/usr/local/layerbuild/venv/bin/python"
 _INSIDE = (_PYTHON, "/usr/local/layerbuild/inside.py")
@@ -273,7 +275,7 @@ class ContainerBuilder:
         put = {f"out/{name}": text.encode() for name, text in inputs.items()}
         for name in names:
             put |= self._local_files(name)
-        lines: list[str] = []
+        lines: deque[str] = deque(maxlen=_MOST_LINES)
         with (
             self._progress.output(f"locking in a container for {target}") as log,
             self._engine.container(

@@ -46,7 +46,7 @@ _FIXED = {
     "PIP_PROGRESS_BAR": "off",
     "PYTHONPATH": "/build/limits",
 }
-_COMPILER = "-ffile-prefix-map=/build/tmp=."
+_COMPILER = "-fdebug-prefix-map=/build/tmp=."  # -ffile-prefix-map is not known to Amazon Linux 2's GCC 7
 
 
 def fixed_environment(build: BuildSettings) -> dict[str, str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BUILD_USER = 10001  # as Dockerfile.build makes it
 _TAIL = 40
+_LONGEST_LINE = 4096
 _EPOCH = 315532800  # 1980-01-01, the first day that a zip can name
 
 
@@ -71,16 +72,19 @@ class Tail:
         self._lines: list[str] = []
 
     def add(self, chunk: bytes) -> None:
-        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        *whole, rest = chunk.split(b"\n")
         for line in whole:
-            self._line(line)
+            self._line(self._rest + line)
+            self._rest = b""
+        # A build that prints without end is not kept without end.
+        self._rest = (self._rest + rest)[:_LONGEST_LINE]
 
     def end(self) -> None:
         self._line(self._rest)
         self._rest = b""
 
     def _line(self, line: bytes) -> None:
-        text = redact(_COLOURS.sub("", line.decode("utf-8", "replace")).rstrip())
+        text = redact(_COLOURS.sub("", line[:_LONGEST_LINE].decode("utf-8", "replace")).rstrip())
         if text:
             self._log(text)
             self._lines = [*self._lines[-_TAIL:], text]
