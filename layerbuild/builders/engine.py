@@ -60,6 +60,10 @@ class Engine:
         where = "its default socket"
         try:
             # DOCKER_HOST goes before the context, as for the docker command.
+            name = os.environ.get("DOCKER_CONTEXT")
+            if name and not os.environ.get("DOCKER_HOST") and ContextAPI.get_context(name) is None:
+                where = f"the Docker context {name}"
+                raise LookupError("there is no such context")
             given: Any = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
             where = given.get("base_url") or where
             client = APIClient(version="auto", timeout=60, use_ssh_client=True, **given)
@@ -84,7 +88,7 @@ class Engine:
                 found: dict[str, str] = self._api.inspect_image(reference)  # type: ignore[no-untyped-call]
             except ImageNotFound:
                 return None
-        return found["Id"] if architecture in (None, found["Architecture"]) else None
+            return found["Id"] if architecture in (None, found["Architecture"]) else None
 
     def pull(self, reference: str, architecture: str, log: Log) -> str:
         """Fetches an image, and returns its id.
@@ -97,6 +101,7 @@ class Engine:
                 for row in self._api.pull(reference, platform=f"linux/{architecture}", stream=True, decode=True):
                     stop_if_interrupted()
                     if "error" in row:
+                        raise_known(str(row["error"]))
                         raise _ImageError(str(row["error"]))
                     if "progress" not in row and "status" in row:
                         log(" ".join(filter(None, (row.get("id"), row["status"]))))
@@ -154,7 +159,7 @@ class Engine:
                     raise BuildError(
                         "image-failed",
                         f"the build image {tag} could not be made",
-                        causes=[*tail.lines(), row["error"].strip()],
+                        causes=[*tail.lines(), redact(str(row["error"]).strip())],
                         hint="look at the base image (--base-image) and at the recipe's system-packages",
                     )
         tail.end()
@@ -203,7 +208,7 @@ class Engine:
             if volume:
                 api.create_volume(volume, labels={LABEL: "downloads"})
             mounts = [f"{volume}:{_DOWNLOADS}"] if volume and network != "none" else None
-            made = api.create_container(
+            identity = api.create_container(
                 image,
                 ["cat"],
                 entrypoint=[],
@@ -223,13 +228,13 @@ class Engine:
                     memswap_limit=limits.memory,
                     pids_limit=limits.processes,
                 ),
-            )
-        container = Container(api, made["Id"], limits)
+            )["Id"]
+        container = Container(api, identity, limits)
         try:
             with told():
                 # Its only guest: when this connection goes, its input ends.
-                stdin = api.attach_socket(made["Id"], params={"stdin": 1, "stream": 1})
-                api.start(made["Id"])
+                stdin = api.attach_socket(identity, params={"stdin": 1, "stream": 1})
+                api.start(identity)
             with container.watched():
                 yield container
         finally:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# What an answer that no engine would give leads to.
+_NONSENSE = (json.JSONDecodeError, tarfile.TarError, LookupError, TypeError, AttributeError)
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Turns what the SDK and its layers raise into errors of ours."""
@@ -35,9 +39,12 @@ def told() -> Iterator[None]:
             causes=[redact(str(error))],
             hint="look at the engine (`docker info`), then run the same command again",
         ) from None
-    except (json.JSONDecodeError, tarfile.TarError) as error:
+    except (*_NONSENSE, docker.errors.StreamParseError) as error:
         stop_if_interrupted()
-        raise MachineError("engine-lost", "the Docker engine broke off", causes=[str(error)]) from None
+        cause = redact(f"{type(error).__name__}: {error}")
+        raise MachineError(
+            "engine-lost", "the Docker engine answers nonsense, or broke off", causes=[cause]
+        ) from None
 
 
 def raise_known(text: str) -> None:

@@ -5,6 +5,7 @@ of this machine's environment goes in.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +83,7 @@ class PassedOn:
         for name, places in values.items():
             remote = [place for place in places if urlsplit(place).scheme in ("http", "https")]
             for place in set(places) - set(remote):
-                self._tell(f"not passed into containers, as it is a folder of this machine: {name}={place}")
+                self._tell(f"not passed into containers, as it is a folder of this machine: {name}={_shown(place)}")
             if remote:
                 passed[name] = " ".join(remote)
         if settings.no_index:
@@ -97,7 +98,7 @@ class PassedOn:
         passed |= self.proxies()
         if settings.client_cert:
             self._tell("not passed into containers, as it is a credential: pip's client-cert")
-        if settings.cert:
+        if self.certificates():
             self._tell(f"passed into containers: the certificates in {settings.cert}")
             passed |= dict.fromkeys(_CERTIFICATE_VARIABLES, CERTIFICATES)
         return passed | self._tell_all(passed)
@@ -111,13 +112,13 @@ class PassedOn:
 
     def certificates(self) -> bytes:
         """The certificates that pip is configured to trust; empty where that is its own choice."""
-        cert = self._settings().cert
-        return Path(cert).read_bytes() if cert and Path(cert).is_file() else b""
+        path = Path(self._settings().cert or "").expanduser()
+        return path.read_bytes() if path.is_file() else b""
 
     def _tell_all(self, passed: dict[str, str]) -> dict[str, str]:
         for name, value in sorted(passed.items()):
             if value != CERTIFICATES:
-                self._tell(f"passed into containers: {name}={redact(value)}")
+                self._tell(f"passed into containers: {name}={_shown(value)}")
         return {}
 
     def _tell(self, text: str) -> None:
@@ -125,3 +126,8 @@ class PassedOn:
             if text not in self._told:
                 self._told.add(text)
                 self._note(text)
+
+
+def _shown(value: str) -> str:
+    """A setting without user names and passwords; a proxy may be written without a scheme."""
+    return re.sub(r"(?<![\w/@*])[^/@\s*]+@", "****@", redact(value))

@@ -46,14 +46,21 @@ def _known() -> tuple[tuple[re.Pattern[str], Missing], ...]:
     return tuple(rows)
 
 
-# Where compilers, linkers, pkg-config and shells name what they do not find.
-_UNKNOWN = tuple(
+# What compilers and linkers do not find ends a build; what else is not found may have been looked for in vain before.
+_DECISIVE = tuple(
     re.compile(pattern)
     for pattern in (
         r"fatal error: (?P<header>[\w./+-]+): No such file or directory",
         r"cannot find -l(?P<library>[\w.+-]+)",
+    )
+)
+# Where pkg-config, shells and make name what they do not find.
+_UNKNOWN = tuple(
+    re.compile(pattern)
+    for pattern in (
         r"[Pp]ackage '(?P<module>[\w.+-]+)',? (?:required by .*)?not found|No package '(?P<module2>[\w.+-]+)' found",
         r"(?:^|: )(?P<program>[\w.+-]+): (?:command )?not found",
+        r"make(?:\[\d+\])?: (?P<program2>[\w.+-]+): (?:No such file or directory|Command not found)",
         r"No such file or directory: '(?P<file>[\w.+-]+)'",
     )
 )
@@ -62,16 +69,22 @@ _TOLD_LINES = 15
 
 
 def find_missing(lines: Iterable[str]) -> Missing | None:
-    """What a build's output says is missing; None where it says nothing of the kind.
-
-    Known things win, as compilers mention many others on the way.
-    """
+    """What a build's output says is missing; None where it says nothing of the kind."""
     lines = tuple(lines)
-    for pattern, missing in _known():
-        if any(pattern.search(line) for line in lines):
-            return missing
+    decisive = [line for line in lines if any(pattern.search(line) for pattern in _DECISIVE)]
+    return _known_missing(decisive) or _named(decisive, _DECISIVE) or _known_missing(lines) or _named(lines, _UNKNOWN)
+
+
+def _known_missing(lines: Iterable[str]) -> Missing | None:
+    lines = tuple(lines)
+    return next((missing for pattern, missing in _known() if any(pattern.search(line) for line in lines)), None)
+
+
+def _named(lines: Iterable[str], patterns: Iterable[re.Pattern[str]]) -> Missing | None:
+    """What the first line names that one of the patterns fits."""
+    patterns = tuple(patterns)
     for line in lines:
-        for pattern in _UNKNOWN:
+        for pattern in patterns:
             if match := pattern.search(line):
                 kind, name = next((kind, name) for kind, name in match.groupdict().items() if name)
                 return Missing(what=f"the {kind.rstrip('2')} {name}", packages={})
@@ -79,7 +92,10 @@ def find_missing(lines: Iterable[str]) -> Missing | None:
 
 
 # How pip says that it cannot learn what a package needs.
-_UNPREPARED = re.compile(r"Failed to build '([\w.-]+)'|Failed to build ([\w.-]+) when")
+_UNPREPARED = re.compile(
+    r"Failed to build '([\w.-]+)'|Failed to build ([\w.-]+) when|[Mm]etadata.?[Gg]eneration.?[Ff]ailed"
+)
+_LOOKED_AT = re.compile(r"^\s*(?:Collecting|Processing) (?:\S*/)?([A-Za-z0-9][\w.]*)", re.MULTILINE)
 
 
 def metadata_failure(output: str, target: Target) -> BuildError | None:
@@ -97,7 +113,9 @@ def metadata_failure(output: str, target: Target) -> BuildError | None:
     last = next(
         (place for place, line in enumerate(lines) if line.lstrip().startswith("note: This error orig")), None
     )
-    return build_failure(f"{match[1] or match[2]}, asked what it needs,", target, lines[:last])
+    looked_at = _LOOKED_AT.findall(output[: match.start()])
+    name = match[1] or match[2] or (looked_at[-1] if looked_at else "a package")
+    return build_failure(f"{name}, asked what it needs,", target, lines[:last])
 
 
 def build_failure(pin: Pin | str, target: Target, lines: Sequence[str]) -> BuildError:

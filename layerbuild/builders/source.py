@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
 import tomllib
 import zipfile
+import zlib
 from typing import TYPE_CHECKING
 
 from layerbuild.errors import BuildError
@@ -12,6 +14,11 @@ from layerbuild.errors import BuildError
 if TYPE_CHECKING:
     from pathlib import Path
 
+# What reading a hostile archive, or TOML, may raise.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, AttributeError, RuntimeError),
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 _LARGEST_PYPROJECT = 1 << 20
 # What a source without a pyproject.toml is built with (PEP 518; setuptools before 70.1 needs wheel).
 _LEGACY = ("setuptools", "wheel")
@@ -31,9 +38,9 @@ def build_requirements(path: Path, filename: str) -> tuple[str, ...]:
         text = _pyproject(path, filename)
         table = tomllib.loads(text).get("build-system", {}) if text is not None else {}
         needed = table.get("requires", _LEGACY)
-        if not all(isinstance(line, str) for line in needed):
+        if not isinstance(needed, list | tuple) or not all(isinstance(line, str) for line in needed):
             raise TypeError("build-system.requires is not a list of strings")
-    except (OSError, ValueError, TypeError, AttributeError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except _UNREADABLE as error:
         raise BuildError("source-invalid", f"{filename} cannot be read", causes=[str(error)]) from None
     return tuple(needed)
 

@@ -38,6 +38,7 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
+_CUT_URL = re.compile(r"\w+://[^/\s]*$")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[a-zA-Z]")
 
 
@@ -74,17 +75,21 @@ class Tail:
     def add(self, chunk: bytes) -> None:
         *whole, rest = chunk.split(b"\n")
         for line in whole:
-            self._line(self._rest + line)
+            self._line((self._rest + line)[: 2 * _LONGEST_LINE])
             self._rest = b""
         # A build that prints without end is not kept without end.
-        self._rest = (self._rest + rest)[:_LONGEST_LINE]
+        self._rest = (self._rest + rest)[: 2 * _LONGEST_LINE]
 
     def end(self) -> None:
         self._line(self._rest)
         self._rest = b""
 
     def _line(self, line: bytes) -> None:
-        text = redact(_COLOURS.sub("", line[:_LONGEST_LINE].decode("utf-8", "replace")).rstrip())
+        text = redact(_COLOURS.sub("", line.decode("utf-8", "replace")))
+        if len(text) > _LONGEST_LINE:
+            # A credential whose end is not there any more would not be known for one.
+            text = _CUT_URL.sub("", text[:_LONGEST_LINE])
+        text = text.rstrip()
         if text:
             self._log(text)
             self._lines = [*self._lines[-_TAIL:], text]

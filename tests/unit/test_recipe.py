@@ -136,7 +136,11 @@ def test_what_is_no_size_is_refused(written: str) -> None:
     ("extra", "line", "expected"),
     [
         ("sumary = 'x'\n", 3, "unknown key sumary: did you mean summary?"),
-        ("zzz = 1\n", 3, "unknown key zzz: known: accept, build-constraints, builder, constraints, environment, files,"),
+        (
+            "zzz = 1\n",
+            3,
+            "unknown key zzz: known: accept, build-constraints, builder, constraints, environment, files,",
+        ),
         ("license = 'MIT'\n", 3, "the key is spelt licence"),
         ("\n[prune]\nset = ['tests']\n", 5, "unknown key prune.set: did you mean sets?"),
         ("\n[[accept]]\ncode = 'a'\nreason = 'b'\nwhy = 'c'\n", 7, "unknown key accept.why: "),

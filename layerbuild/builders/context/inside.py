@@ -17,7 +17,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TOOLS = Path("/usr/local/layerbuild/venv/bin")
 POLICY = "manylinux_2_99"
@@ -37,6 +42,8 @@ def run_pip(arguments: list[str]) -> None:
     # mkdtemp takes its names from this generator, which has no public way to be seeded.
     names = tempfile._RandomNameSequence  # type: ignore[attr-defined]
     names.rng = property(lambda _self: _rng)
+    # pip itself adds such a one to the name of the folder in which it builds.
+    uuid.uuid4 = lambda: uuid.UUID(int=_rng.getrandbits(128), version=4)
     sys.argv = ["pip", *arguments]
     runpy.run_module("pip", run_name="__main__", alter_sys=True)
 
@@ -114,12 +121,22 @@ def strip(path: Path) -> None:
     )
     if done.returncode:
         print(f"not stripped: {path.name}: {done.stderr.strip()}")
-    elif loaded_bytes(path) != loaded_bytes(stripped) or (loads(path) and not loads(stripped)):
+    elif breaks(path, stripped):
         print(f"not stripped: {path.name}: strip would break it")
     else:
         shutil.copymode(path, stripped)
         stripped.replace(path)
     stripped.unlink(missing_ok=True)
+
+
+def breaks(path: Path, stripped: Path) -> bool:
+    """Whether what is loaded of a stripped file is not what it was, or it no longer loads."""
+    from elftools.common.exceptions import ELFError
+
+    try:
+        return loaded_bytes(path) != loaded_bytes(stripped) or (loads(path) and not loads(stripped))
+    except (ELFError, OSError):
+        return True
 
 
 def loaded_bytes(path: Path) -> str:
@@ -198,21 +215,33 @@ def below(source: Path, to: Path) -> list[tuple[Path, Path]]:
         return [(source, to)]
     return [
         (Path(folder) / name, to / os.path.relpath(folder, source) / name)
-        for folder, folders, names in os.walk(source)
+        for folder, folders, names in walk(source)
         if folders.sort() is None
         for name in sorted(names)
     ]
 
 
+def walk(source: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, into folders that are links, too, but into none of those that lead back to a folder above."""
+    for folder, folders, names in os.walk(source, followlinks=True):
+        above = {os.path.realpath(parent) for parent in (folder, *map(str, Path(folder).parents))}
+        folders[:] = [name for name in folders if os.path.realpath(Path(folder, name)) not in above]
+        yield folder, folders, names
+
+
 def place_file(source: Path, to: Path, placed: dict[Path, Path], *, strip_it: bool) -> None:
     """Copies a file, links followed; two files cannot have one place."""
+    there = next((other for other, place in placed.items() if place == to), None)
+    if there is not None and there.read_bytes() == source.read_bytes():
+        return
     if to.exists():
-        if to.read_bytes() == source.read_bytes():
-            return
-        sys.exit(f"layerbuild: two files would be {to}: {source} and another")
+        sys.exit(f"layerbuild: two files would be {to}: {source} and {there or 'another'}")
     if not source.is_file():
         sys.exit(f"layerbuild: {source} is no file")
-    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        sys.exit(f"layerbuild: {to} would lie in a file")
     shutil.copyfile(source, to)
     to.chmod(0o755 if source.stat().st_mode & 0o111 else 0o644)
     placed[source] = to

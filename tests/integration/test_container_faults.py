@@ -1,0 +1,881 @@
+"""Builds that misbehave get nothing and are stopped; an engine that fails leaves nothing half-made behind."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from tests.conftest import Ran
+from tests.containers import tagged_base, write_recipe, write_sdist
+from tests.engine import SHARED, docker, require_engine
+from tests.integration.test_faults import contents, program
+from tests.wheels import sha256_of
+
+pytestmark = [pytest.mark.docker, pytest.mark.network]
+
+TARGET = "python3.13-x86_64"
+
+# A build backend inside the source package: no index is needed to build with it.
+PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+HELPERS = '''\
+import base64, ctypes, glob, hashlib, json, os, pathlib, signal, socket, stat, subprocess, sys, time, zipfile
+
+OUT = pathlib.Path("/build/out")
+
+def info_files(name, version="1.0"):
+    """The dist-info of a pure wheel, without its RECORD."""
+    base = f"{name}-{version}.dist-info"
+    return {
+        f"{base}/METADATA": f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n".encode(),
+        f"{base}/WHEEL": b"Wheel-Version: 1.0\\nGenerator: lbtest\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    }
+
+def write_wheel(folder, name, files, version="1.0", record=None):
+    """Writes a pure wheel and returns its file name."""
+    files = {**files, **info_files(name, version)}
+    def digest(data):
+        return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    if record is None:
+        record = "".join(f"{path},sha256={digest(data)},{len(data)}\\n" for path, data in files.items())
+        record += f"{name}-{version}.dist-info/RECORD,,\\n"
+    filename = f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder, filename), "w", zipfile.ZIP_DEFLATED) as archive:
+        for path, data in files.items():
+            archive.writestr(path, data)
+        archive.writestr(f"{name}-{version}.dist-info/RECORD", record)
+    return filename
+
+def say(text):
+    """Prints past pip, which keeps for itself what a build prints."""
+    data = text.encode() if isinstance(text, str) else text
+    with open(f"/proc/{os.getppid()}/fd/1", "wb", buffering=0) as pipe:
+        while data:
+            data = data[pipe.write(data):]
+'''
+BACKEND = """\
+from helpers import *
+
+NAME = {name!r}
+
+def during_metadata():
+    pass
+{metadata}
+
+def during_build(files):
+    pass
+{build}
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    during_metadata()
+    for path, data in info_files(NAME).items():
+        place = pathlib.Path(folder, path)
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(data)
+    return f"{{NAME}}-1.0.dist-info"
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    files = {{f"{{NAME}}.py": b"X = 1\\n"}}
+    during_build(files)
+    return write_wheel(folder, NAME, files)
+"""
+# What the interpreter runs that looks at the result of the build, and which the build can have its code run in, as
+# both are one user. It comes when that has ended: what is in the folder now is what comes out.
+AFTERWARDS = """\
+import atexit, shutil, sys
+sys.path.insert(0, "/build/limits")
+
+def afterwards():
+    if sys.argv[0].endswith("auditwheel") or "auditwheel" in sys.argv[:1]:
+        from helpers import {names}
+        NAME = {name!r}
+{code}
+
+atexit.register(afterwards)
+"""
+
+
+def indented(code: str, depth: int = 1) -> str:
+    return textwrap.indent(textwrap.dedent(code).strip("\n"), "    " * depth)
+
+
+def hostile_sdist(
+    folder: Path, name: str, build: str = "", *, metadata: str = "", afterwards: str = ""
+) -> Path:
+    """A source package.
+
+    Args:
+        build: what its backend does, before it builds as it should; it has ``files``, the content of its wheel.
+        metadata: what it does when asked for its metadata.
+        afterwards: what it does when its wheel lies in ``OUT``.
+    """
+    if afterwards:
+        text = AFTERWARDS.format(names="*", name=name, code=indented(afterwards, 2)).replace(
+            "        from helpers import *\n", "        globals().update(vars(__import__('helpers')))\n"
+        )
+        build = (
+            f"for place, text in (('sitecustomize.py', {text!r}), ('helpers.py', open('helpers.py').read())):\n"
+            f"    pathlib.Path('/build/limits', place).write_text(text)\n" + textwrap.dedent(build)
+        )
+    backend = BACKEND.format(name=name, metadata=indented(metadata), build=indented(build))
+    return write_sdist(folder, name, pyproject=PYPROJECT, files={"backend.py": backend, "helpers.py": HELPERS})
+
+
+def containers(*filters: str) -> set[str]:
+    """Ids of the builds' containers that the engine has, running or not."""
+    chosen = [word for text in ("label=layerbuild", *filters) for word in ("--filter", text)]
+    return set(docker("ps", "--all", "--quiet", "--no-trunc", *chosen).decode().split())
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@dataclass
+class Yard:
+    """A project with a made-up source package, and what must hold whatever that does."""
+
+    project: Path
+    name: str
+    base: str
+
+    @property
+    def sources(self) -> Path:
+        return self.project.parent / "sources"
+
+    @property
+    def cache(self) -> Path:
+        return self.project.parent / "cache"
+
+    @property
+    def layer(self) -> Path:
+        return self.project / "dist" / f"demo-{TARGET}.zip"
+
+    @property
+    def lock(self) -> Path:
+        return self.project / "recipes/demo/locks" / f"{TARGET}.txt"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return ("make", "demo", "--base-image", self.base)
+
+    def offer(self, build: str = "", *, locked: bool = True, metadata: str = "", afterwards: str = "") -> None:
+        """Offers the package, which a recipe asks for. See `hostile_sdist`."""
+        path = hostile_sdist(self.sources, self.name, build, metadata=metadata, afterwards=afterwards)
+        write_recipe(self.project, f'name = "demo"\nrequirements = ["{self.name}"]\ntargets = ["{TARGET}"]\n')
+        if locked:
+            self.pin(path)
+
+    def pin(self, *paths: Path) -> None:
+        """Writes the lock by hand, so that nothing of the packages is run to make it."""
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        names = [path.name.removesuffix("-1.0.tar.gz") for path in paths]
+        lines = [f"{name}==1.0 --hash=sha256:{sha256_of(path)}\n" for name, path in zip(names, paths, strict=True)]
+        self.lock.write_text("".join(lines))
+
+    def volume(self, name: str | None = None) -> str:
+        return f"layerbuild-{TARGET}-{(name or self.name).replace('_', '-')}"
+
+    def image(self) -> str:
+        """The newest build image for the target and base."""
+        shown = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"layerbuild/{TARGET}").decode().split()
+        return shown[0]
+
+    def make(self, *options: str) -> Ran:
+        """Makes the layer; no container is left."""
+        ran = program(*self.arguments, *options)
+        self.nothing_runs()
+        return ran
+
+    def nothing_runs(self, seconds: float = 0) -> None:
+        """No container is left that has the package's volume."""
+        wait_until(lambda: not containers(f"volume={self.volume()}"), seconds)
+
+    def works(self, *options: str) -> dict[str, bytes]:
+        """Makes the layer and returns what is in it, below site-packages."""
+        ran = self.make(*options)
+        assert ran.code == 0, ran.err
+        return self.content()
+
+    def content(self) -> dict[str, bytes]:
+        with zipfile.ZipFile(self.layer) as archive:
+            assert archive.testzip() is None
+            return {name.split("/site-packages/")[-1]: archive.read(name) for name in archive.namelist()}
+
+    def fails(self, *words: str, code: int = 3, options: tuple[str, ...] = ()) -> Ran:
+        """Makes the layer and sees it refused for a reason in which all `words` occur."""
+        ran = self.make(*options)
+        self.refused(ran, *words, code=code)
+        return ran
+
+    def refused(self, ran: Ran, *words: str, code: int = 3) -> None:
+        """A clear error, and nothing in project and cache but the source."""
+        assert ran.code == code, (ran.out, ran.err)
+        assert ran.err.startswith("error: ") or "\nerror: " in ran.err
+        assert "Traceback" not in ran.err.rpartition("error: ")[2]
+        for word in words:
+            assert word in ran.err
+        self.nothing_half_made()
+
+    def nothing_half_made(self) -> None:
+        assert [path for path in self.project.parent.rglob("*.part")] == []
+        assert [path for path in (self.cache / "wheels").rglob("*") if path.is_file()] == []
+        assert not self.layer.exists()
+
+
+@pytest.fixture(autouse=True)
+def _engine() -> None:
+    require_engine()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A value for --base-image whose build image the engine has, so that no test needs an index."""
+    require_engine()
+    base = tagged_base(TARGET)
+    folder = tmp_path_factory.mktemp("first")
+    write_recipe(folder, f'name = "demo"\nrequirements = ["lbtest_first"]\ntargets = ["{TARGET}"]\n')
+    hostile_sdist(folder / "sources", "lbtest_first")
+    links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder / 'sources'}"
+    env = {**os.environ, "PIP_FIND_LINKS": links, "LAYERBUILD_CACHE_DIR": str(folder / "cache")}
+    command = [sys.executable, "-m", "layerbuild", "make", "demo", "--base-image", base]
+    with FileLock(SHARED / "layerbuild-test-faults.lock"):
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return base
+
+
+def use_folder_alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Lets pip, uv and layerbuild know of nothing but a folder of sources."""
+    for name in list(os.environ):
+        if name.startswith(("PIP_", "UV_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+
+
+@pytest.fixture
+def yard(
+    request: pytest.FixtureRequest,
+    base: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Yard]:
+    """A project of its own, whose package no other test has."""
+    name = f"lbtest_{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:10]}"
+    yard = Yard(project, name, base)
+    use_folder_alone(monkeypatch, yard.sources)
+    yield yard
+    subprocess.run(["docker", "volume", "rm", "--force", yard.volume()], capture_output=True)
+
+
+# Credentials
+
+
+SEARCH = r"""
+found = {"environment": dict(os.environ), "processes": {}, "files": {}}
+for place in glob.glob("/proc/[0-9]*/*"):
+    if place.endswith(("/environ", "/cmdline")):
+        try:
+            found["processes"][place] = pathlib.Path(place).read_bytes().decode("latin-1")
+        except OSError as error:
+            found["processes"][place] = str(error)
+places = ["/root", "/home", "/run", "/var/run", "/var/task", "/tmp", "/mnt", "/media", "/srv", "/opt", "/etc", "/build"]
+for place in [*places, os.path.expanduser("~"), "/proc/self/mountinfo", "/usr/local/layerbuild/ca.pem", "/.dockerenv"]:
+    for folder, _, names in [*os.walk(place), ("", [], [place])]:
+        for path in [os.path.join(folder, name) for name in names]:
+            try:
+                if stat.S_ISREG(os.stat(path).st_mode):
+                    found["files"][path] = pathlib.Path(path).read_bytes().decode("latin-1")
+            except OSError:
+                pass
+found["sockets"] = [path for path in ("/var/run/docker.sock", "/run/docker.sock") if os.path.exists(path)]
+files["seen.json"] = json.dumps(found).encode()
+"""
+SECRET = "lbfake-hunter2"
+
+
+def hide_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts made-up credentials to where people have theirs."""
+    files = {
+        ".aws/credentials": f"[default]\naws_access_key_id = AKIA{SECRET}\naws_secret_access_key = {SECRET}\n",
+        ".netrc": f"machine 127.0.0.1 login user password {SECRET}\n",
+        ".docker/config.json": json.dumps(
+            {
+                "auths": {"registry.invalid": {"auth": "dXNlcjpsYmZha2UtaHVudGVyMg=="}},
+                "HttpHeaders": {"X-Secret": SECRET},
+            }
+        ),
+        ".ssh/id_ed25519": SECRET,
+        ".pypirc": f"[pypi]\npassword = {SECRET}\n",
+        ".config/pip/pip.conf": f"[global]\nclient-cert = /{SECRET}.pem\n",
+    }
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "GITHUB_TOKEN", "TWINE_PASSWORD"):
+        monkeypatch.setenv(name, f"{name}-{SECRET}")
+    monkeypatch.setenv("SSH_AUTH_SOCK", f"/{SECRET}/agent")
+    monkeypatch.setenv("PIP_CLIENT_CERT", f"/{SECRET}.pem")
+
+
+# What every build is told, as docs/containers.md has it: fixed values, and pip's settings.
+DOCUMENTED = {
+    "HOME": "/build",
+    "TMPDIR": "/build/tmp",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",
+    "SOURCE_DATE_EPOCH": "315532800",
+    "PIP_BUILD_CONSTRAINT": "/build/build-constraints.txt",
+    "PIP_CACHE_DIR": "/build/.cache/pip",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+    "PIP_PROGRESS_BAR": "off",
+    "CFLAGS": "-fdebug-prefix-map=/build/tmp=.",
+    "CXXFLAGS": "-fdebug-prefix-map=/build/tmp=.",
+    "PIP_FIND_LINKS": "/build/sources",
+    "PIP_NO_INDEX": "1",
+}
+
+
+
+# What pip sets for what it builds, or changes.
+OF_PIP = {"PATH", "PYTHONPATH", "PYTHONNOUSERSITE", "PIP_BUILD_TRACKER"}
+
+
+def test_a_build_finds_no_credentials(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_secrets(tmp_path / "home", monkeypatch)
+    before = contents(tmp_path / "home")
+    yard.offer(SEARCH)
+
+    ran = yard.make()
+    assert ran.code == 0, ran.err
+
+    seen = json.loads(yard.content()["seen.json"])
+    assert len(seen["processes"]) >= 4
+    assert "/etc/passwd" in seen["files"]
+    assert SECRET not in json.dumps(seen)
+    assert seen["sockets"] == []
+    assert SECRET not in ran.out + ran.err
+    for name, data in {**contents(yard.project), **contents(yard.cache)}.items():
+        assert SECRET.encode() not in data, name
+    assert contents(tmp_path / "home") == before
+
+
+def test_the_environment_of_a_build_is_what_the_docs_say(yard: Yard) -> None:
+    yard.offer("files['seen.json'] = json.dumps(dict(os.environ)).encode()")
+    of_image = json.loads(docker("inspect", "--format", "{{json .Config.Env}}", yard.image()))
+
+    seen = json.loads(yard.works()["seen.json"])
+
+    assert {name: seen.get(name) for name in DOCUMENTED} == DOCUMENTED
+    others = {f"{name}={value}" for name, value in seen.items() if name not in {*DOCUMENTED, *OF_PIP, "HOSTNAME"}}
+    assert {text for text in others - set(of_image) if not text.startswith("_PYPROJECT_HOOKS_")} == set()
+
+
+# Rights
+
+
+LOOK = r"""
+def attempt(work):
+    try:
+        work()
+    except OSError as error:
+        return error.strerror
+    return "done"
+
+def call(name, *arguments):
+    if ctypes.CDLL(None, use_errno=True)[name](*arguments):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+def append(path):
+    with open(path, "ab") as file:
+        file.write(b"lbtest\n")
+
+places = [
+    "/lbtest", "/usr/lbtest", "/usr/bin/lbtest", "/usr/local/layerbuild/inside.py", "/usr/local/layerbuild/lbtest",
+    "/usr/local/layerbuild/venv/bin/lbtest", "/usr/local/layerbuild/venv/lib/python3.13/site-packages/lbtest.pth",
+    "/etc/passwd", "/etc/ld.so.preload", "/var/lang/lib/python3.13/lbtest.py", "/var/lang/bin/python3.13",
+    "/root/lbtest", "/opt/lbtest", "/sys/fs/cgroup/lbtest", "/sys/kernel/mm/ksm/run", "/proc/sys/kernel/hostname",
+    "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/1/oom_score_adj", "/dev/lbtest", "/etc/hosts",
+]
+status = pathlib.Path("/proc/self/status").read_text()
+group = next(iter(glob.glob("/sys/fs/cgroup/pids/pids.max") + glob.glob("/sys/fs/cgroup/pids.max")), None)
+files["seen.json"] = json.dumps({
+    "ids": [os.getresuid(), os.getresgid(), os.getgroups()],
+    "status": dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line),
+    "processes": pathlib.Path(group).read_text().strip() if group else "unknown",
+    "written": {path: attempt(lambda: append(path)) for path in places},
+    "set user": attempt(lambda: os.setuid(0)),
+    "mount": attempt(lambda: call("mount", b"tmpfs", b"/build/tmp", b"tmpfs", 0, None)),
+    "unshare user": attempt(lambda: call("unshare", 0x10000000)),
+    "unshare mounts": attempt(lambda: call("unshare", 0x00020000)),
+    "device": attempt(lambda: os.mknod("/build/tmp/sda", stat.S_IFBLK | 0o600, os.makedev(8, 0))),
+    "trace": attempt(lambda: call("ptrace", 16, 1, 0, 0)),
+    "owner": attempt(lambda: os.chown("/etc/passwd", 10001, 10001)),
+    "raw socket": attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)),
+    "host name": attempt(lambda: call("sethostname", b"lbtest", 6)),
+    "devices": sorted(os.listdir("/dev")),
+    "setuid": [os.path.join(folder, name) for folder, _, names in os.walk("/") for name in names
+               if not folder.startswith(("/proc", "/sys")) and os.path.isfile(os.path.join(folder, name))
+               and os.stat(os.path.join(folder, name)).st_mode & stat.S_ISUID][:3],
+    "interfaces": sorted(line.split(":")[0].strip() for line in open("/proc/net/dev") if ":" in line),
+    "routes": len(open("/proc/net/route").readlines()) - 1,
+    "volumes": os.listdir("/build/.cache/pip/http-v2"),
+}).encode()
+"""
+
+
+@pytest.mark.parametrize("network", ["bridge", "host", "none"])
+def test_a_build_has_no_rights(yard: Yard, network: str) -> None:
+    yard.offer(LOOK)
+
+    seen = json.loads(yard.works("--build-network", network)["seen.json"])
+
+    user = 10001
+    assert seen["ids"][:2] == [[user] * 3, [user] * 3]
+    assert set(seen["ids"][2]) <= {user}
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(seen["status"][name], 16) == 0, name
+    assert (seen["status"]["NoNewPrivs"], seen["status"]["Seccomp"]) == ("1", "2")
+    assert seen["processes"] in ("1024", "unknown")
+    assert {path for path, said in seen["written"].items() if said == "done"} <= {"/proc/1/oom_score_adj"}
+    for what in ("set user", "mount", "unshare user", "unshare mounts", "device", "owner", "raw socket", "host name"):
+        assert seen[what] != "done", what
+    assert not [name for name in seen["devices"] if name.startswith(("sd", "vd", "nvme", "loop", "kmsg", "mem"))]
+    if network == "none":
+        assert (seen["interfaces"], seen["routes"]) == (["lo"], 0)
+
+
+# What comes out
+
+
+# Each is done where the build's own wheel lies already: what it does to that, and what is said of it.
+RESULTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "another project's wheel": (
+        "(OUT / OWN).unlink(); write_wheel(OUT, 'lbtest_other', {})",
+        ("gave", "lbtest_other-1.0", "build-result"),
+    ),
+    "another project's wheel beside": (
+        "write_wheel(OUT, 'lbtest_other', {'lbtest_other.py': b''})",
+        ("gave", "lbtest_other-1.0", "build-result"),
+    ),
+    "another version": (
+        "(OUT / OWN).unlink(); write_wheel(OUT, NAME, {}, version='1.1')",
+        ("build-result",),
+    ),
+    "a wheel under a false name": (
+        "(OUT / OWN).unlink(); made = write_wheel(OUT, 'lbtest_other', {}); (OUT / made).rename(OUT / OWN)",
+        ("METADATA says lbtest_other", "wheel-invalid"),
+    ),
+    "nothing": ("(OUT / OWN).unlink()", ("gave nothing", "build-result")),
+    "no folder": ("shutil.rmtree(OUT)", ("gave nothing", "build-result")),
+    "a file as folder": ("shutil.rmtree(OUT); OUT.write_bytes(b'PK')", ("build-result",)),
+    "a link as folder": ("shutil.rmtree(OUT); OUT.symlink_to('/etc')", ("build-result",)),
+    "a symbolic link": (
+        "(OUT / OWN).unlink(); (OUT / OWN).symlink_to('/etc/passwd')",
+        ("gave nothing", "build-result"),
+    ),
+    "a link to itself": (
+        "(OUT / OWN).unlink(); (OUT / OWN).symlink_to(OWN)",
+        ("gave nothing", "build-result"),
+    ),
+    "a folder": (
+        "(OUT / OWN).unlink(); (OUT / OWN).mkdir(); write_wheel(OUT / OWN, NAME, {})",
+        ("gave nothing", "build-result"),
+    ),
+    "a pipe": ("(OUT / OWN).unlink(); os.mkfifo(OUT / OWN)", ("gave nothing", "build-result")),
+    "a socket": (
+        "(OUT / OWN).unlink(); socket.socket(socket.AF_UNIX).bind(str(OUT / OWN))",
+        ("gave nothing", "build-result"),
+    ),
+    "no wheel's name": ("(OUT / 'passwd').write_bytes(b'root')", ("'passwd', which is not a wheel", "build-result")),
+    "a path in its name": (
+        "(OUT / '..\\\\..\\\\lbtest-1.0-py3-none-any.whl').write_bytes(b'PK')",
+        ("build-result",),
+    ),
+    "a line end in its name": (
+        "(OUT / 'a\\n\\x1b[2J\\x07-1.0-py3-none-any.whl').write_bytes(b'PK')",
+        ("'a\\n\\x1b[2J\\x07-1.0-py3-none-any.whl', which is not a wheel", "build-result"),
+    ),
+    "no UTF-8 in its name": (
+        "(OUT / b'\\xff\\xfe-1.0-py3-none-any.whl'.decode('utf-8', 'surrogateescape')).write_bytes(b'PK')",
+        ("which is not a wheel", "build-result"),
+    ),
+    "an empty file": ("(OUT / OWN).write_bytes(b'')", ("not a whole zip", "wheel-invalid")),
+    "half a wheel": ("os.truncate(OUT / OWN, 300)", ("not a whole zip", "wheel-invalid")),
+    "a RECORD of other content": (
+        "write_wheel(OUT, NAME, {'x.py': b'1'}, record='x.py,sha256=' + 'A' * 43 + ',1\\n')",
+        ("its RECORD", "wheel-invalid"),
+    ),
+    "a RECORD without it": ("write_wheel(OUT, NAME, {'x.py': b'1'}, record='')", ("no hash for", "wheel-invalid")),
+    "a path that leads out": (
+        "write_wheel(OUT, NAME, {'../../../evil.py': b'1'})",
+        ("leads out of the layer", "wheel-invalid"),
+    ),
+    "an absolute path": ("write_wheel(OUT, NAME, {'/tmp/evil.py': b'1'})", ("leads out", "wheel-invalid")),
+    "a bomb": (
+        "write_wheel(OUT, NAME, {f'zeros{place}': bytes(100_000_000) for place in range(3)})",
+        ("it unpacks to", "wheel-invalid"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "words"), RESULTS.values(), ids=RESULTS.keys())
+def test_a_result_that_is_no_honest_wheel_is_refused(yard: Yard, code: str, words: tuple[str, ...]) -> None:
+    yard.offer(afterwards=f"OWN = f'{{NAME}}-1.0-py3-none-any.whl'\n{code}")
+
+    ran = yard.fails(*words)
+
+    assert "\x1b" not in ran.err
+    assert list(yard.project.parent.rglob("evil*")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    {
+        "itself": ("os.truncate(OUT / OWN, 1 << 40)", ("has more than 2,147,483,648 bytes", "build-result")),
+        "beside": ("(OUT / 'more').mkdir(); (OUT / 'more' / 'x').touch(); os.truncate(OUT / 'more' / 'x', 1 << 43)", ()),
+        "hidden": ("os.truncate(OUT / '.keep', 1 << 43)", ()),
+    }.values(),
+    ids=["itself", "beside", "hidden"],
+)
+def test_a_result_without_end_is_not_waited_for(yard: Yard, code: str, words: tuple[str, ...]) -> None:
+    yard.offer(afterwards=f"OWN = f'{{NAME}}-1.0-py3-none-any.whl'\n{code}")
+    started = time.monotonic()
+
+    ran = program(*yard.arguments, "--build-timeout", "0.3")
+
+    assert time.monotonic() - started < 40
+    yard.refused(ran, *words)
+    yard.nothing_runs(10)
+
+
+def test_the_next_honest_source_is_built(yard: Yard) -> None:
+    yard.offer(afterwards="os.truncate(OUT / f'{NAME}-1.0-py3-none-any.whl', 300)")
+    yard.fails("not a whole zip", "wheel-invalid")
+
+    yard.offer()
+
+    assert yard.works()[f"{yard.name}.py"] == b"X = 1\n"
+
+
+def test_one_package_cannot_tamper_with_another(yard: Yard) -> None:
+    other = f"{yard.name}z"
+    tamper = f"""
+        wheels = [OUT, pathlib.Path("/build/built"), *map(pathlib.Path, glob.glob("/build/.cache/pip/http-v2"))]
+        for folder in wheels:
+            folder.mkdir(exist_ok=True)
+            write_wheel(folder, {other!r}, {{"{other}.py": b"EVIL = 1\\n"}})
+        pathlib.Path("/build/.cache/pip/http-v2/lbtest-evil").write_bytes(b"evil")
+        for path in [*pathlib.Path("/build/sources").glob("*"), pathlib.Path("/build/requirements.txt")]:
+            path.write_bytes(b"evil")
+    """
+    seen = """
+        places = [place for root in ("/build", "/tmp", "/var/tmp", "/dev/shm") for place in os.walk(root)]
+        files["seen.json"] = json.dumps([os.path.join(place[0], name) for place in places for name in place[2]]).encode()
+    """
+    yard.offer(tamper)
+    paths = [hostile_sdist(yard.sources, yard.name, tamper), hostile_sdist(yard.sources, other, seen)]
+    names = ", ".join(f'"{name}"' for name in (yard.name, other))
+    write_recipe(yard.project, f'name = "demo"\nrequirements = [{names}]\ntargets = ["{TARGET}"]\n')
+    yard.pin(paths[1])
+    write_recipe(yard.project, f'name = "demo"\nrequirements = ["{other}"]\ntargets = ["{TARGET}"]\n')
+    alone = yard.works("--force")
+    for path in yard.cache.rglob("builds/*/*.json"):
+        path.unlink()
+
+    write_recipe(yard.project, f'name = "demo"\nrequirements = [{names}]\ntargets = ["{TARGET}"]\n')
+    yard.pin(*paths)
+    ran = yard.make("--force")
+
+    assert ran.code in (0, 3), ran.err
+    print(ran)
+    content = yard.content()
+    assert content[f"{other}.py"] == alone[f"{other}.py"] == b"X = 1\n"
+    assert content["seen.json"] == alone["seen.json"]
+    subprocess.run(["docker", "volume", "rm", "--force", yard.volume(other)], capture_output=True)
+
+
+# Time, memory and output
+
+
+LIMITS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "sleeps for ever, deaf": (
+        """
+        for number in range(1, 65):
+            try:
+                signal.signal(number, signal.SIG_IGN)
+            except (OSError, ValueError):
+                pass
+        while True:
+            time.sleep(1)
+        """,
+        ("--build-timeout", "0.08"),
+        ("the build was ended after 0.08 minutes", "build-timeout"),
+    ),
+    "forks without end": (
+        """
+        while True:
+            try:
+                if not os.fork():
+                    os.setsid()
+            except OSError:
+                time.sleep(0.01)
+        """,
+        ("--build-timeout", "0.08"),
+        ("the build was ended after 0.08 minutes", "build-timeout"),
+    ),
+    "eats memory": (
+        """
+        eaten = []
+        while True:
+            eaten.append(b"x" * 20_000_000)
+        """,
+        ("--build-memory", "0.5"),
+        ("more than 0.5 GiB of memory", "--build-memory", "build-out-of-memory"),
+    ),
+    "eats memory by files": (
+        """
+        with open("/dev/shm/x", "wb") as file:
+            while True:
+                file.write(b"x" * 20_000_000)
+        """,
+        ("--build-memory", "0.5"),
+        ("No space left on device", "build-failed"),
+    ),
+    "ends what waits for it": (
+        "os.kill(os.getppid(), signal.SIGKILL)",
+        (),
+        (),
+    ),
+    "ends all": (
+        "os.kill(-1, signal.SIGKILL)",
+        (),
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "options", "words"), LIMITS.values(), ids=LIMITS.keys())
+def test_a_build_that_takes_too_much_is_ended(
+    yard: Yard, code: str, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    yard.offer(code)
+    started = time.monotonic()
+
+    ran = yard.fails(*words, options=options)
+
+    assert time.monotonic() - started < 30
+    print(ran.err[-1500:])
+
+
+def test_what_a_build_leaves_running_ends_with_it(yard: Yard) -> None:
+    yard.offer(
+        """
+        quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(["sh", "-c", "trap '' TERM HUP INT; while :; do sleep 1; done"], start_new_session=True, **quiet)
+        """
+    )
+
+    assert yard.works()[f"{yard.name}.py"] == b"X = 1\n"
+
+
+def measured(*arguments: str, out: Path, seconds: float = 120) -> tuple[int, int]:
+    """Runs a command line, its output written to a file; its exit code, and the bytes of memory that it needed."""
+    command = [sys.executable, "-m", "layerbuild", *arguments]
+    with out.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file)
+    killer = threading.Timer(seconds, process.kill)
+    killer.start()
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    finally:
+        killer.cancel()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * 1024
+
+
+# A line of theirs is what memory and searches are measured by.
+FLOODS = {
+    "lines": "say((b'x' * 999 + b'\\n') * 150)",
+    "long lines": "say((b'y' * 149_999) + b'\\n')",
+    "no line": "say(b'z' * 150_000)",
+    "words that are looked for": "say(b'pg_config' * 16_000)",
+    "packages that are asked for": "say(b\"package 'a' required by \" * 6_000)",
+    "names that are asked for": "say(b'a.' * 70_000)",
+}
+
+
+@pytest.mark.parametrize("when", ["build", "metadata"])
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+def test_output_in_masses_fills_no_memory_and_takes_no_time(
+    yard: Yard, tmp_path: Path, flood: str, when: str
+) -> None:
+    code = f"for _ in range(700): {flood}\nos._exit(1)"
+    yard.offer(**{when: code}, locked=when == "build")
+    started = time.monotonic()
+
+    code, memory = measured(*yard.arguments, out=tmp_path / "printed")
+
+    assert (time.monotonic() - started < 30, code) == (True, 3), (tmp_path / "printed").read_bytes()[-1000:]
+    assert memory < 300_000_000
+    assert (tmp_path / "printed").stat().st_size < 200_000_000
+    yard.nothing_runs()
+    yard.nothing_half_made()
+
+
+HOSTILE_TEXT = (
+    "\x1b]0;title\x07 \x1b[2J\x1b[1;1H \x1b[31mred \x9b31m \x07 \x08\x08 \r over \u202egnirts \u2028 [/] [/red] "
+    "[bold] [link=http://127.0.0.1:9/]x[/link] https://user:hunter2-secret@127.0.0.1:9/simple "
+    "http://hunter2-secret@127.0.0.1:9/ git+https://user:hunter2-secret@127.0.0.1:9/x.git"
+)
+# Besides those of a terminal's own that a progress bar needs: colours, and where to write.
+HARMLESS = re.compile(r"\x1b\[(?:\d+(?:;\d+)*)?[mAK]|\x1b\[\?25[hl]|\r|\n")
+
+
+def check_harmless(text: str) -> None:
+    assert "hunter2" not in text
+    assert "****@127.0.0.1:9" in text
+    rest = HARMLESS.sub("", text)
+    assert not [character for character in rest if not character.isprintable()], rest
+
+
+@pytest.mark.parametrize("when", ["build", "metadata"])
+@pytest.mark.parametrize("options", [(), ("--json",), ("--debug",)], ids=["text", "json", "debug"])
+def test_hostile_output_is_harmless_where_it_is_shown(yard: Yard, when: str, options: tuple[str, ...]) -> None:
+    code = f"print({HOSTILE_TEXT!r})\nraise SystemExit({HOSTILE_TEXT!r})"
+    yard.offer(**{when: code}, locked=when == "build")
+
+    ran = yard.make(*options) if "--debug" not in options else program("--debug", *yard.arguments)
+
+    assert ran.code == 3, ran.err
+    assert "build-failed" in ran.err
+    check_harmless(ran.err)
+    assert "hunter2" not in ran.out
+    assert not [character for character in ran.out if not character.isprintable() and character != "\n"]
+    for name, data in {**contents(yard.cache), **contents(yard.project / "dist")}.items():
+        assert b"hunter2-secret" not in data or name.startswith("sources/"), name
+    yard.nothing_half_made()
+
+
+@pytest.mark.parametrize("when", ["build", "metadata"])
+def test_hostile_output_is_harmless_on_a_terminal(yard: Yard, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"""
+        for line in {HOSTILE_TEXT.split(" ")!r}:
+            say(line + "\\n")
+            time.sleep(0.1)
+        print({HOSTILE_TEXT!r})
+        raise SystemExit({HOSTILE_TEXT!r})
+    """
+    yard.offer(**{when: code}, locked=when == "build")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "layerbuild", *yard.arguments]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+
+    seen = bytearray()
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while chunk := os.read(ours, 1 << 16):
+            seen += chunk
+    os.close(ours)
+
+    assert process.wait(60) == 3, seen.decode()
+    assert b"build-failed" in seen
+    assert b"Traceback" not in seen
+    check_harmless(seen.decode())
+
+
+# What a lock is made from
+
+
+# Written over and over by a process that outlives the question for metadata, so that it stands where pip-compile's
+# result is looked for.
+LOCKS = {
+    "an option": "write('--index-url http://127.0.0.1:9/simple\\n{name}==1.0\\n')",
+    "a URL": "write('{name} @ http://127.0.0.1:9/evil-1.0-py3-none-any.whl\\n')",
+    "a folder of this machine": "write('-e /etc\\n{name}==1.0\\n')",
+    "another file": "write('-r /etc/passwd\\n{name}==1.0\\n')",
+    "an unknown package": "write('{name}==1.0\\nlbtest-unknown==1.0\\n')",
+    "nothing": "write('')",
+    "no UTF-8": "write(b'\\xff\\xfe==1.0\\n')",
+    "a link": "os.symlink('/etc/passwd', 'new'); os.replace('new', place)",
+    "a folder": "os.path.exists(place) and not os.path.isdir(place) and os.unlink(place); os.makedirs(place, exist_ok=True)",
+    "a file without end": "open('new', 'w').close(); os.truncate('new', 1 << 40); os.replace('new', place)",
+}
+FOREVER = """\
+place = "/build/out/requirements.txt"
+def write(data):
+    with open("new", "wb") as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
+    os.replace("new", place)
+if not os.fork():
+    os.setsid()
+    for number in range(100):
+        try:
+            os.close(number)
+        except OSError:
+            pass
+    os.chdir("/build/tmp")
+    while True:
+        try:
+            {code}
+        except OSError:
+            pass
+        time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("code", LOCKS.values(), ids=LOCKS.keys())
+def test_a_lock_is_not_what_a_package_makes_of_it(yard: Yard, tmp_path: Path, code: str) -> None:
+    yard.offer(metadata=FOREVER.format(code=code.format(name=yard.name)), locked=False)
+    started = time.monotonic()
+    command = ("lock", "demo", "--base-image", yard.base, "--build-timeout", "0.2")
+
+    ended, memory = measured(*command, out=tmp_path / "printed", seconds=60)
+
+    said = (tmp_path / "printed").read_text()
+    assert ended == 3, said
+    assert "Using links" in said
+    assert (time.monotonic() - started < 30, memory < 300_000_000) == (True, True)
+    assert "Traceback" not in said.rpartition("error: ")[2]
+    assert not yard.lock.exists()
+    yard.nothing_half_made()
+
+
+def test_packages_that_are_locked_leave_nothing_to_each_other(yard: Yard) -> None:
+    leave = "pathlib.Path('/build/.cache/pip/http-v2/lbtest-evil').write_bytes(b'evil')"
+    yard.offer(metadata=leave, locked=False)
+    assert program("lock", "demo", "--base-image", yard.base).code == 0
+
+    see = "print(os.listdir('/build/.cache/pip/http-v2')); raise SystemExit(1)"
+    yard.offer(metadata=see, locked=False)
+    yard.lock.unlink()
+    ran = program("lock", "demo", "--base-image", yard.base)
+
+    assert ran.code == 3
+    assert "Preparing metadata" in ran.err
+    assert "lbtest-evil" not in ran.err
