@@ -526,11 +526,11 @@ def test_what_is_particular_wins_over_what_is_general() -> None:
         assert missing.what == MYSQL
 
 
-def test_of_what_is_unknown_the_first_is_named() -> None:
+def test_what_a_compiler_does_not_find_is_told_before_what_a_shell_looked_for() -> None:
     lines = ["/bin/sh: 1: first: not found", "a.c:1:10: fatal error: second.h: No such file or directory"]
     missing = find_missing(lines)
     assert missing is not None
-    assert missing.what == "the program first"
+    assert missing.what == "the header second.h"
 
 
 def test_any_iterable_of_lines_can_be_searched() -> None:
