@@ -97,7 +97,7 @@ def resolve(
 
     def inside(_folder: Path, arguments: list[str]) -> _Resolver:
         assert container is not None  # noqa: S101
-        return _inside(container, recipe, target, arguments)
+        return _inside(container, recipe, target, index, arguments)
 
     if container and container.fetches_inside:
         return _resolve_with(inside, recipe, target, index, keep)
@@ -285,7 +285,12 @@ _PIP_COMPILE = (
 _PATCH_VERSION = "import platform\nplatform.python_version = lambda: {!r}\n"
 
 
-def _inside(container: ContainerBuilder, recipe: Recipe, target: Target, arguments: list[str]) -> _Resolver:
+_NOT_FOUND = re.compile(r"(?:No matching distribution found for|satisfies the requirement) ([A-Za-z0-9][\w.-]*)")
+
+
+def _inside(
+    container: ContainerBuilder, recipe: Recipe, target: Target, index: Index, arguments: list[str]
+) -> _Resolver:
     """pip-tools, run by the target's own interpreter in a container."""
 
     def run_inside(folder: Path) -> Completed:
@@ -294,9 +299,15 @@ def _inside(container: ContainerBuilder, recipe: Recipe, target: Target, argumen
             "sitecustomize.py": _PATCH_VERSION.format(target.runtime.python),
             "_manylinux.py": GLIBC_LIMIT.format(glibc=target.runtime.glibc),
         }
-        names = [re.split(r"[^\w.-]", text)[0] for text in recipe.requirements]
+        names = {normal_name(re.split(r"[^\w.-]", text)[0]) for text in recipe.requirements}
         command = [*_PIP_COMPILE, *arguments]
-        code, told, left = container.compile_lock(target, recipe.build, inputs, command, names=names)
+        while True:
+            code, told, left = container.compile_lock(target, recipe.build, inputs, command, names=sorted(names))
+            # What lies in a folder of this machine is put in once it is asked for.
+            missing = {normal_name(name) for name in _NOT_FOUND.findall(told)} - names if code else set()
+            names |= {name for name in missing if any(file.local_path for file in index.files(name))}
+            if not missing & names:
+                break
         if _OUTPUT in left:
             (folder / _OUTPUT).write_text(left[_OUTPUT], "utf-8")
         elif not code:

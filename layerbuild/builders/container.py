@@ -143,7 +143,10 @@ class ContainerBuilder:
     def _build(self, pin: Pin, source: Source, image: Image, build: BuildSettings) -> Wheel:
         self._images.make_ready(image)
         path = self._host.fetch_source(source, pin)
-        put = {f"sources/{source.filename}": path.read_bytes(), "requirements.txt": _requirement(pin)}
+        put = {
+            f"sources/{source.filename}": path.read_bytes(),
+            "requirements.txt": _requirement(pin, [source.sha256]),
+        }
         if self._options.network == "none":
             needed = build_requirements(path, source.filename)
             with self._progress.output(f"fetching what building {pin} needs"):
@@ -183,7 +186,7 @@ class ContainerBuilder:
 
     def _fetch(self, lock: Lock, image: Image, *, pure: bool) -> list[Wheel]:
         self._images.make_ready(image)
-        put = {"requirements.txt": b"".join(map(_requirement, lock.pins))}
+        put = {"requirements.txt": b"".join(_requirement(pin, pin.hashes) for pin in lock.pins)}
         for pin in lock.pins:
             put |= self._local_files(pin.name, pin.version)
         command = ["download", "--no-deps", "--only-binary", ":all:", "--dest", "out"]
@@ -382,8 +385,8 @@ def _refuse_others(wheels: Sequence[Wheel], pins: Sequence[Pin]) -> None:
         raise BuildError("build-result", f"what should have given {wanted} gave {got}")
 
 
-def _requirement(pin: Pin) -> bytes:
-    return f"{pin} {' '.join(f'--hash=sha256:{text}' for text in pin.hashes)}\n".encode()
+def _requirement(pin: Pin, hashes: Sequence[str]) -> bytes:
+    return f"{pin} {' '.join(f'--hash=sha256:{text}' for text in hashes)}\n".encode()
 
 
 def _volume(image: Image, name: str) -> str:

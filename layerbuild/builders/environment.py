@@ -47,14 +47,11 @@ _FIXED = {
     "PIP_PROGRESS_BAR": "off",
     "PYTHONPATH": "/build/limits",
 }
-_COMPILER = "-fdebug-prefix-map=/build/tmp=."  # -ffile-prefix-map is not known to Amazon Linux 2's GCC 7
 
 
 def fixed_environment(build: BuildSettings) -> dict[str, str]:
-    """The variables of every build of a recipe; its own are added, its compilers' flags behind ours."""
-    given = dict(build.environment)
-    flags = {name: f"{_COMPILER} {given.pop(name, '')}".strip() for name in ("CFLAGS", "CXXFLAGS")}
-    return {**_FIXED, **flags, **given}
+    """The variables of every build of a recipe, its own among them."""
+    return {**_FIXED, **dict(build.environment)}
 
 
 class PassedOn:

@@ -68,6 +68,7 @@ except psycopg2.OperationalError as error:
 requirements = ["lxml"]
 no-binary = ["lxml"]
 strip = true
+environment = { CFLAGS = "-O0" } # compiles in a third of the time
 
 [system-packages]
 apt = ["libxml2-dev", "libxslt1-dev", "zlib1g-dev"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pty
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import threading
 import time
@@ -17,15 +21,20 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from filelock import FileLock
 
+from layerbuild.build_settings import BuildSettings
+from layerbuild.builders.engine import Engine as DockerEngine
+from layerbuild.builders.image import Images
+from layerbuild.target import select_targets
 from tests.conftest import Ran
 from tests.containers import tagged_base, write_recipe, write_sdist
-from tests.engine import SHARED, docker, require_engine
+from tests.engine import SHARED, Engine, docker, require_engine
 from tests.integration.test_faults import contents, program
+from tests.integration.test_interrupts import PROGRAM
 from tests.wheels import sha256_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
@@ -150,6 +159,11 @@ def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def no_traceback(text: str) -> None:
+    """None of layerbuild's own; what builds print is shown indented."""
+    assert not re.search(r"^Traceback|internal-error", text, re.MULTILINE), text
+
+
 @dataclass
 class Yard:
     """A project with a made-up source package, and what must hold whatever that does."""
@@ -157,6 +171,11 @@ class Yard:
     project: Path
     name: str
     base: str
+    known: frozenset[Path] = frozenset()
+
+    def wheels(self) -> frozenset[Path]:
+        """The wheels in the cache."""
+        return frozenset(path for path in (self.cache / "wheels").rglob("*") if path.is_file())
 
     @property
     def sources(self) -> Path:
@@ -195,11 +214,6 @@ class Yard:
     def volume(self, name: str | None = None) -> str:
         return f"layerbuild-{TARGET}-{(name or self.name).replace('_', '-')}"
 
-    def image(self) -> str:
-        """The newest build image for the target and base."""
-        shown = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"layerbuild/{TARGET}").decode().split()
-        return shown[0]
-
     def make(self, *options: str) -> Ran:
         """Makes the layer; no container is left."""
         ran = program(*self.arguments, *options)
@@ -231,14 +245,14 @@ class Yard:
         """A clear error, and nothing in project and cache but the source."""
         assert ran.code == code, (ran.out, ran.err)
         assert ran.err.startswith("error: ") or "\nerror: " in ran.err
-        assert "Traceback" not in ran.err.rpartition("error: ")[2]
+        no_traceback(ran.err)
         for word in words:
             assert word in ran.err
         self.nothing_half_made()
 
     def nothing_half_made(self) -> None:
         assert [path for path in self.project.parent.rglob("*.part")] == []
-        assert [path for path in (self.cache / "wheels").rglob("*") if path.is_file()] == []
+        assert self.wheels() == self.known
         assert not self.layer.exists()
 
 
@@ -252,16 +266,30 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A value for --base-image whose build image the engine has, so that no test needs an index."""
     require_engine()
     base = tagged_base(TARGET)
-    folder = tmp_path_factory.mktemp("first")
+    make_first(tmp_path_factory.mktemp("first"), base)
+    return base
+
+
+def make_first(folder: Path, base: str) -> str:
+    """Makes a layer, and so the build image of a base, which takes an index. Returns the tag of that."""
+    path = hostile_sdist(folder / "sources", "lbtest_first")
     write_recipe(folder, f'name = "demo"\nrequirements = ["lbtest_first"]\ntargets = ["{TARGET}"]\n')
-    hostile_sdist(folder / "sources", "lbtest_first")
+    yard = Yard(folder, "lbtest_first", base)
+    yard.pin(path)
     links = f"{os.environ.get('PIP_FIND_LINKS', '')} {folder / 'sources'}"
     env = {**os.environ, "PIP_FIND_LINKS": links, "LAYERBUILD_CACHE_DIR": str(folder / "cache")}
-    command = [sys.executable, "-m", "layerbuild", "make", "demo", "--base-image", base]
+    command = [sys.executable, "-m", "layerbuild", *yard.arguments]
     with FileLock(SHARED / "layerbuild-test-faults.lock"):
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return base
+    return built_image(base)
+
+
+def built_image(base: str) -> str:
+    """The tag of the build image of a base."""
+    (target,) = select_targets([TARGET])
+    images = Images(DockerEngine(), cast("Any", None), cast("Any", None), cast("Any", None), base)
+    return images.image(target, BuildSettings()).tag
 
 
 def use_folder_alone(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -353,8 +381,6 @@ DOCUMENTED = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_INPUT": "1",
     "PIP_PROGRESS_BAR": "off",
-    "CFLAGS": "-fdebug-prefix-map=/build/tmp=.",
-    "CXXFLAGS": "-fdebug-prefix-map=/build/tmp=.",
     "PIP_FIND_LINKS": "/build/sources",
     "PIP_NO_INDEX": "1",
 }
@@ -362,7 +388,7 @@ DOCUMENTED = {
 
 
 # What pip sets for what it builds, or changes.
-OF_PIP = {"PATH", "PYTHONPATH", "PYTHONNOUSERSITE", "PIP_BUILD_TRACKER"}
+OF_PIP = {"PATH", "PYTHONPATH", "PYTHONNOUSERSITE", "PIP_BUILD_TRACKER", "CFLAGS", "CXXFLAGS"}
 
 
 def test_a_build_finds_no_credentials(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +412,7 @@ def test_a_build_finds_no_credentials(yard: Yard, tmp_path: Path, monkeypatch: p
 
 def test_the_environment_of_a_build_is_what_the_docs_say(yard: Yard) -> None:
     yard.offer("files['seen.json'] = json.dumps(dict(os.environ)).encode()")
-    of_image = json.loads(docker("inspect", "--format", "{{json .Config.Env}}", yard.image()))
+    of_image = json.loads(docker("inspect", "--format", "{{json .Config.Env}}", built_image(yard.base)))
 
     seen = json.loads(yard.works()["seen.json"])
 
@@ -861,7 +887,7 @@ def test_a_lock_is_not_what_a_package_makes_of_it(yard: Yard, tmp_path: Path, co
     assert ended == 3, said
     assert "Using links" in said
     assert (time.monotonic() - started < 30, memory < 300_000_000) == (True, True)
-    assert "Traceback" not in said.rpartition("error: ")[2]
+    no_traceback(said)
     assert not yard.lock.exists()
     yard.nothing_half_made()
 
@@ -879,3 +905,213 @@ def test_packages_that_are_locked_leave_nothing_to_each_other(yard: Yard) -> Non
     assert ran.code == 3
     assert "Preparing metadata" in ran.err
     assert "lbtest-evil" not in ran.err
+
+
+# An engine of its own
+
+
+# Stands in for the package manager of a base image: no network is needed, and no compiler comes of it.
+APT = """\
+#!/bin/sh
+echo "lbtest apt $*"
+case "$*" in *install*)
+{code}
+;; esac
+"""
+
+
+def changed(image: str, code: str) -> str:
+    """The tag of an image whose package manager runs a line of shell where it is to install something."""
+    tag = f"lbtest-quick:{hashlib.sha256((image + code).encode()).hexdigest()[:12]}"
+    script = APT.format(code=code).encode()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo("apt-get")
+        entry.size, entry.mode = len(script), 0o755
+        archive.addfile(entry, io.BytesIO(script))
+    container = docker("create", image).decode().strip()
+    docker("cp", "-", f"{container}:/usr/local/bin", sent=out.getvalue())
+    docker("commit", container, tag)
+    docker("rm", container)
+    return tag
+
+
+def without(image: str, *paths: str) -> str:
+    """The tag of an image that lacks files."""
+    tag = f"lbtest-quick:{hashlib.sha256(repr((image, paths)).encode()).hexdigest()[:12]}"
+    container = docker("create", "--entrypoint=rm", "--user=0", image, "-r", *paths).decode().strip()
+    docker("start", "--attach", container)
+    docker("commit", "--change=ENTRYPOINT []", container, tag)
+    docker("rm", container)
+    return tag
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A base whose build image is made without a network: both in an archive, and a cache of the tools in there."""
+
+    base: str
+    archive: Path
+    cache: Path
+
+
+@pytest.fixture(scope="session")
+def saved(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Saved]:
+    """Made anew for each session, and gone after it."""
+    folder = tmp_path_factory.mktemp("saved")
+    quick = changed(base.format(python="3.13", arch="x86_64"), f"true {os.getpid()}")
+    built = make_first(folder, quick)
+    try:
+        docker("save", "--output", folder / "images.tar", quick, built)
+        yield Saved(quick, folder / "images.tar", folder / "cache")
+    finally:
+        docker("rmi", built, quick)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def own_engine(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that nobody else uses, with the images of `saved`."""
+    if os.geteuid():
+        pytest.skip("an engine of its own needs root")
+    engine = Engine(tmp_path_factory.mktemp("e"), size="4g")
+    try:
+        engine.start()
+        docker("--host", engine.socket, "load", "--input", saved.archive)
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture
+def alone(yard: Yard, saved: Saved, own_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
+    """A project whose builds run in an engine of its own."""
+    own_engine.start()
+    monkeypatch.setenv("DOCKER_HOST", own_engine.socket)
+    shutil.copytree(saved.cache, yard.cache)
+    yard.base, yard.known = saved.base, yard.wheels()
+    alone = Alone(yard, own_engine, saved.base)
+    yield alone
+    alone.end()
+
+
+@dataclass
+class Alone:
+    """A project and an engine of its own: all that is in it can be counted."""
+
+    yard: Yard
+    engine: Engine
+    base: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.before = self.images()
+
+    def images(self) -> set[str]:
+        return set(docker("images", "--all", "--quiet", "--no-trunc").decode().split())
+
+    def containers(self) -> set[str]:
+        return set(docker("ps", "--all", "--quiet", "--no-trunc").decode().split())
+
+    @property
+    def printed(self) -> str:
+        return (self.yard.project.parent / "printed").read_text("utf-8", "replace")
+
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
+        """Starts to make the layer; what it prints goes to a file."""
+        command = [sys.executable, "-c", PROGRAM, *self.yard.arguments, *options]
+        with (self.yard.project.parent / "printed").open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        self.processes.append(process)
+        return process
+
+    def wait_for(self, text: str) -> None:
+        """Waits until a text is printed."""
+        process = self.processes[-1]
+        wait_until(lambda: text in self.printed or process.poll() is not None, 60)
+        assert text in self.printed
+        assert process.poll() is None, self.printed
+
+    def ends(self, code: int, *words: str, seconds: float = 30) -> None:
+        """Sees the process end by itself with a clear error, and nothing half-made."""
+        ended = self.processes[-1].wait(seconds)
+        assert ended == code, self.printed
+        no_traceback(self.printed)
+        for word in words:
+            assert word in self.printed
+        self.yard.nothing_half_made()
+
+    def nothing_left(self, seconds: float = 15) -> None:
+        """No container is left, and no image more than there was."""
+        wait_until(lambda: not self.containers(), seconds)
+        assert self.images() <= self.before
+
+    def works(self) -> None:
+        """The next run is right."""
+        self.yard.base = self.base
+        self.yard.offer()
+        assert self.yard.works()[f"{self.yard.name}.py"] == b"X = 1\n"
+        assert self.containers() == set()
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+BUILDING = "say('lbtest is building\\n'); time.sleep(600)"
+INSTALLING = "echo lbtest is installing; sleep 600;"
+
+
+def begin(alone: Alone, stage: str) -> None:
+    """Starts to make a layer, and returns in the middle of a stage that does not end by itself."""
+    if stage == "image":
+        alone.yard.offer()
+        alone.yard.base = changed(alone.base, f"{INSTALLING} # {alone.yard.name}")
+        alone.before = alone.images()
+        alone.start()
+        alone.wait_for("lbtest is installing")
+    elif stage == "package":
+        alone.yard.offer(BUILDING)
+        alone.start()
+        alone.wait_for("lbtest is building")
+    else:
+        alone.yard.offer(afterwards="os.truncate(OUT / f'{NAME}-1.0-py3-none-any.whl', 1_900_000_000)")
+        alone.start()
+        wait_until(lambda: any(path.stat().st_size > 1 << 20 for path in alone.yard.cache.rglob("wheels/*.part")), 60)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+@pytest.mark.parametrize("stage", ["image", "package", "copy"])
+def test_an_engine_that_ends_is_told(alone: Alone, stage: str, end: signal.Signals) -> None:
+    begin(alone, stage)
+
+    alone.engine._end(end)
+
+    if (stage, end) == ("copy", signal.SIGTERM):  # the engine ends what it does, and that is no wheel
+        assert alone.processes[-1].wait(30) in (3, 4)
+        alone.yard.nothing_half_made()
+    else:
+        alone.ends(4, "engine-lost")
+    alone.engine.start()
+    alone.nothing_left()
+    alone.works()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("stage", ["image", "package", "copy"])
+def test_a_run_that_is_ended_leaves_no_container(alone: Alone, stage: str, number: signal.Signals) -> None:
+    begin(alone, stage)
+
+    started = time.monotonic()
+    os.killpg(alone.processes[-1].pid, number)
+    code = alone.processes[-1].wait(20)
+
+    assert code == (130 if number == signal.SIGINT else -number), alone.printed
+    assert time.monotonic() - started < 5
+    no_traceback(alone.printed)
+    if number == signal.SIGINT:
+        assert "interrupted" in alone.printed
+        alone.yard.nothing_half_made()
+    alone.nothing_left()
+    alone.works()

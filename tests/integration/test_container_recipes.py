@@ -10,8 +10,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,12 @@ def sample(shared: Path) -> Callable[[str], Sample]:
     return make
 
 
+@pytest.fixture
+def warm(sample: Callable[[str], Sample]) -> None:
+    """The image without system packages is there: making it takes an index that has the tools."""
+    sample("netifaces")
+
+
 def one(target: str) -> Target:
     (found,) = select_targets([target])
     return found
@@ -206,7 +214,8 @@ def test_the_layer_has_what_it_needs_and_not_what_lambda_has(name: str, sample: 
     assert doubled == []
 
 
-@pytest.mark.parametrize("name", CASES)
+# In the other order, so that two workers do not wait for one layer.
+@pytest.mark.parametrize("name", list(reversed(CASES)))
 def test_the_layer_works_in_the_runtime(name: str, sample: Callable[[str], Sample]) -> None:
     archive = sample(name).project.archive(name)
 
@@ -320,6 +329,29 @@ def test_build_constraints_hold_for_what_a_build_needs(project: Project, links: 
     assert differing(project.archive("bound"), other.archive("bound")) == []
 
 
+def test_two_recipes_with_one_source_build_it_once(project: Project, links: Path) -> None:
+    sdist = write_quick_sdist(links, "lbtest_twice")
+    for name in ("one", "two"):
+        write_recipe(project.folder, f'name = "{name}"\nrequirements = ["lbtest-twice"]\n')
+        project.lock(name, sdist)
+
+    _, requests = project.recorded("one", "two", "--locked")
+
+    assert requests.count("POST /containers/create") == 1
+    assert differing(project.archive("one"), project.archive("two")) == []
+
+
+def test_programs_that_run_at_once_do_not_hinder_each_other(project: Project, links: Path, tmp_path: Path) -> None:
+    write_recipe(project.folder, 'name = "busy"\nrequirements = ["lbtest-busy"]\n')
+    project.lock("busy", write_quick_sdist(links, "lbtest_busy", make_py="import time; time.sleep(1)"))
+    projects = [project.clone(tmp_path / str(number)) for number in range(4)]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda one: one.make("busy", "--locked"), projects))
+
+    assert [differing(projects[0].archive("busy"), other.archive("busy")) for other in projects] == [[]] * 4
+
+
 # The same bytes
 
 
@@ -431,6 +463,16 @@ def test_a_lock_says_that_it_was_made_in_a_container(sample: Callable[[str], Sam
         assert ("in a container" in path.read_text("utf-8").splitlines()[0]) is built
 
 
+def test_what_a_package_requires_in_turn_is_found_in_a_folder_of_this_machine(project: Project, links: Path) -> None:
+    write_quick_sdist(links, "lbtest_outer", requires=["lbtest-inner"])
+    write_quick_sdist(links, "lbtest_inner")
+    write_recipe(project.folder, 'name = "deep"\nrequirements = ["lbtest-outer"]\n')
+
+    ran = project.run("lock", "deep", "--target", TARGET, "--base-image", project.base)
+
+    assert ran.code == 0, ran.err
+
+
 def test_dependencies_that_a_build_works_out_are_those_of_the_targets_python(project: Project, links: Path) -> None:
     setup = """import sys
 from setuptools import setup
@@ -476,10 +518,36 @@ def test_of_a_wheel_and_a_source_only_the_source_goes_into_a_container(project: 
     assert run_in_runtime(one(TARGET), project.archive("mixed"), code) == "1.0 1\n"
 
 
+def test_of_two_source_archives_the_one_that_the_manifest_names_is_built(
+    warm: None, project: Project, index_server: IndexServer, wheelhouse: Path
+) -> None:
+    made = {kind: f"FILES['lbtest_pair.py'] = '{kind}'" for kind in ("zip", "tar.gz")}
+    for kind, code in made.items():
+        sdist = write_quick_sdist(wheelhouse, "lbtest_pair", make_py=code)
+        if kind == "zip":
+            with tarfile.open(sdist) as source, zipfile.ZipFile(wheelhouse / "lbtest_pair-1.0.zip", "w") as archive:
+                for member in source.getmembers():
+                    archive.writestr(member.name, source.extractfile(member).read())  # type: ignore[union-attr]
+    write_recipe(project.folder, 'name = "pair"\nrequirements = ["lbtest-pair"]\n')
+    project.lock("pair", *wheelhouse.iterdir())
+
+    project.make("pair", "--locked", "--build-network", "host")
+
+    built = members(project.archive("pair"))[f"{SITE}/lbtest_pair.py"].decode()
+    (row,) = project.manifest("pair")["distributions"]
+    assert row["source_sha256"] == sha256_of(wheelhouse / f"lbtest_pair-1.0.{built}")
+
+
 C_CODE = """
 #include <Python.h>
-static PyObject *answer(PyObject *self, PyObject *none) { return PyLong_FromLong(strlen(__FILE__) > 2 ? 42 : 0); }
-static PyMethodDef methods[] = {{"answer", answer, METH_NOARGS, ""}, {0}};
+#if defined(__OPTIMIZE__) && defined(NDEBUG)
+#define FAST 1
+#else
+#define FAST 0
+#endif
+static PyObject *answer(PyObject *self, PyObject *none) { return PyLong_FromLong(42); }
+static PyObject *fast(PyObject *self, PyObject *none) { return PyBool_FromLong(FAST); }
+static PyMethodDef methods[] = {{"answer", answer, METH_NOARGS, ""}, {"fast", fast, METH_NOARGS, ""}, {0}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "lbtest_c", "", -1, methods};
 PyMODINIT_FUNC PyInit_lbtest_c(void) { return PyModule_Create(&module); }
 """
@@ -510,6 +578,17 @@ def test_debug_sections_have_no_changing_paths_and_can_be_left_out(project: Proj
     for name in ("plain", "stripped"):
         code = "import lbtest_c; print(lbtest_c.answer())"
         assert run_in_runtime(one(TARGET), project.archive(name), code) == "42\n"
+
+
+def test_extensions_are_compiled_as_python_itself_was(project: Project, links: Path) -> None:
+    sdist = write_sdist(links, "lbtest_c", setup_py=C_SETUP, files={"lbtest_c.c": C_CODE})
+    write_recipe(project.folder, 'name = "fast"\nrequirements = ["lbtest-c"]\n')
+    project.lock("fast", sdist)
+
+    project.make("fast", "--locked")
+
+    code = "import lbtest_c; print(lbtest_c.fast())"
+    assert run_in_runtime(one(TARGET), project.archive("fast"), code) == "True\n"
 
 
 # Other targets
@@ -600,13 +679,51 @@ def test_a_build_that_lacks_a_library_says_which_package_brings_it(project: Proj
     assert "libpq-fe.h: No such file or directory" in "\n".join(lines[start:])
 
 
+# Files of the image
+
+
+def test_files_and_folders_are_placed_as_the_recipe_says(project: Project) -> None:
+    write_recipe(
+        project.folder,
+        """name = "several"
+[[files]]
+from = "/usr/bin/diff"
+to = "bin/lbtest-diff"
+[[files]]
+from = "/usr/share/base-files"
+to = "share/base"
+[[files]]
+from = "/usr/share/base-files"
+to = "share/kept/"
+[[files]]
+from = "/usr/share/base-files/*.md5sums"
+to = "share/"
+[[files]]
+from = "/usr/bin/awk"
+to = "bin/"
+""",
+    )
+    image = project.base.format(python="3.13", arch="x86_64")
+    shell = ("run", "--rm", "--entrypoint=sh", image, "-ec")
+
+    project.make("several")
+
+    files = {
+        name: text for name, text in members(project.archive("several")).items() if "/site-packages/" not in name
+    }
+    listed = docker(*shell, "cd /usr/share/base-files && find . -type f").decode().split()
+    base = {text.removeprefix("./") for text in listed}
+    sums = {f"share/{name}" for name in base if name.endswith(".md5sums")}
+    # awk is a link to a link to mawk; neither program needs what Lambda has not.
+    assert set(files) == sums | {"bin/lbtest-diff", "bin/awk"} | {
+        f"share/{folder}/{name}" for folder in ("base", "kept/base-files") for name in base
+    }
+    assert docker(*shell, "cat /usr/bin/diff") == files["bin/lbtest-diff"]
+    assert docker(*shell, "cat /usr/share/base-files/profile") == files["share/base/profile"]
+    assert run_program(one(TARGET), project.archive("several"), ["awk", "BEGIN { print 6 * 7 }"]) == b"42\n"
+
+
 # pip's settings
-
-
-@pytest.fixture
-def warm(sample: Callable[[str], Sample]) -> None:
-    """The image without system packages is there: making it takes an index that has the tools."""
-    sample("netifaces")
 
 
 def test_a_build_uses_an_index_on_this_machine_and_gives_no_credential_away(

@@ -16,6 +16,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import uuid
 from pathlib import Path
@@ -44,6 +45,11 @@ def run_pip(arguments: list[str]) -> None:
     names.rng = property(lambda _self: _rng)
     # pip itself adds such a one to the name of the folder in which it builds.
     uuid.uuid4 = lambda: uuid.UUID(int=_rng.getrandbits(128), version=4)
+    for name in ("CFLAGS", "CXXFLAGS"):
+        # Flags in the environment take the place of Python's own in new setuptools: so they must be among them.
+        # -ffile-prefix-map would say more, but Amazon Linux 2's GCC 7 does not know it.
+        own, mapped = sysconfig.get_config_var("CFLAGS") or "", "-fdebug-prefix-map=/build/tmp=."
+        os.environ[name] = " ".join(filter(None, (own, mapped, os.environ.get(name))))
     sys.argv = ["pip", *arguments]
     runpy.run_module("pip", run_name="__main__", alter_sys=True)
 
