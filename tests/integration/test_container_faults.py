@@ -11,6 +11,8 @@ import pty
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -20,6 +22,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,11 +32,12 @@ from filelock import FileLock
 from layerbuild.build_settings import BuildSettings
 from layerbuild.builders.engine import Engine as DockerEngine
 from layerbuild.builders.image import Images
+from layerbuild.builders.streams import tar_of
 from layerbuild.target import select_targets
 from tests.conftest import Ran
 from tests.containers import tagged_base, write_recipe, write_sdist
 from tests.engine import SHARED, Engine, docker, require_engine
-from tests.integration.test_faults import contents, program
+from tests.integration.test_faults import contents, program, remount, small_disk
 from tests.integration.test_interrupts import PROGRAM
 from tests.wheels import sha256_of
 
@@ -1032,19 +1036,27 @@ class Alone:
         assert text in self.printed
         assert process.poll() is None, self.printed
 
-    def ends(self, code: int, *words: str, seconds: float = 30) -> None:
+    def ends(self, codes: tuple[int, ...], *words: str, seconds: float = 30) -> None:
         """Sees the process end by itself with a clear error, and nothing half-made."""
         ended = self.processes[-1].wait(seconds)
-        assert ended == code, self.printed
+        assert ended in codes, self.printed
         no_traceback(self.printed)
         for word in words:
             assert word in self.printed
         self.yard.nothing_half_made()
 
-    def nothing_left(self, seconds: float = 15) -> None:
-        """No container is left, and no image more than there was."""
-        wait_until(lambda: not self.containers(), seconds)
-        assert self.images() <= self.before
+    def nothing_left(self, *, images: bool = True, running: bool = False) -> None:
+        """No container is left, and no image more than there was; an engine that was killed may keep one that ended.
+
+        Args:
+            images: whether there may be none that steps of a build left, which is how engines go on later.
+            running: look for running containers alone.
+        """
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not self.containers(), 15)
+        left = docker("ps", *(() if running else ("--all",)), "--no-trunc").decode().splitlines()[1:]
+        assert left == []
+        assert not images or self.images() <= self.before
 
     def works(self) -> None:
         """The next run is right."""
@@ -1057,10 +1069,13 @@ class Alone:
         for process in self.processes:
             process.kill()
             process.wait()
+        self.engine.start()
+        if left := self.containers():
+            docker("rm", "--force", *left)
 
 
 BUILDING = "say('lbtest is building\\n'); time.sleep(600)"
-INSTALLING = "echo lbtest is installing; sleep 600;"
+INSTALLING = "while :; do echo lbtest is installing; sleep 0.2; done"
 
 
 def begin(alone: Alone, stage: str) -> None:
@@ -1088,17 +1103,15 @@ def test_an_engine_that_ends_is_told(alone: Alone, stage: str, end: signal.Signa
 
     alone.engine._end(end)
 
-    if (stage, end) == ("copy", signal.SIGTERM):  # the engine ends what it does, and that is no wheel
-        assert alone.processes[-1].wait(30) in (3, 4)
-        alone.yard.nothing_half_made()
-    else:
-        alone.ends(4, "engine-lost")
+    # An engine that is stopped ends in order what it does: it says of a step that it failed, and of a copy nothing.
+    codes = (4,) if end == signal.SIGKILL or stage == "package" else (3, 4)
+    alone.ends(codes, *(["engine-lost"] if codes == (4,) else []))
     alone.engine.start()
-    alone.nothing_left()
+    alone.nothing_left(images=stage != "image", running=stage == "image")
     alone.works()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 @pytest.mark.parametrize("stage", ["image", "package", "copy"])
 def test_a_run_that_is_ended_leaves_no_container(alone: Alone, stage: str, number: signal.Signals) -> None:
     begin(alone, stage)
@@ -1113,5 +1126,252 @@ def test_a_run_that_is_ended_leaves_no_container(alone: Alone, stage: str, numbe
     if number == signal.SIGINT:
         assert "interrupted" in alone.printed
         alone.yard.nothing_half_made()
+    alone.nothing_left(images=stage != "image" or number == signal.SIGINT)
+    alone.works()
+
+
+def test_an_engine_that_hangs_is_not_waited_for_without_end(alone: Alone) -> None:
+    alone.yard.offer(BUILDING)
+    alone.start("--build-timeout", "0.1")
+    alone.wait_for("lbtest is building")
+    assert alone.engine._process
+    os.kill(alone.engine._process.pid, signal.SIGSTOP)
+
+    try:
+        alone.ends((3, 4), seconds=90)
+    finally:
+        os.kill(alone.engine._process.pid, signal.SIGCONT)
     alone.nothing_left()
     alone.works()
+
+
+def free(alone: Alone, megabytes: int) -> None:
+    """Leaves so much space on the engine's disk."""
+    disk = shutil.disk_usage(alone.engine.data_root)
+    remount(alone.engine.data_root, f"size={(disk.used >> 20) + megabytes}m")
+
+
+FULL: dict[str, tuple[int, str, str]] = {
+    # what is free, what the package manager does, what the package does
+    "where the package manager installs": (40, "head -c 200000000 /dev/zero > /usr/lib/lbtest || exit 100", ""),
+    "where the tools are installed": (30, ":", ""),
+    "where a step is kept": (90, "head -c 60000000 /dev/zero > /usr/lib/lbtest || exit 100", ""),
+    "where a package is put": (2, "", f"_ = '{'x' * 64}'"),
+    "where a package is built": (40, "", "pathlib.Path('big').write_bytes(bytes(200_000_000))"),
+    "where a wheel is mended": (40, "", "files['big'] = b'y' * 30_000_000"),
+    "where there is nothing left": (0, "", ""),
+}
+
+
+@pytest.mark.parametrize(("megabytes", "install", "build"), FULL.values(), ids=FULL.keys())
+def test_an_engine_whose_disk_is_full_is_told(alone: Alone, megabytes: int, install: str, build: str) -> None:
+    alone.yard.offer(build)
+    if install:
+        alone.yard.base = changed(alone.base, f"{install} # {alone.yard.name}")
+        alone.before = alone.images()
+    free(alone, megabytes)
+
+    try:
+        alone.start()
+        alone.ends((4,), "engine-disk-full")
+        alone.nothing_left()
+    finally:
+        remount(alone.engine.data_root, "size=4g")
+    alone.works()
+
+
+def test_a_full_disk_where_the_wheel_is_to_go_is_told(
+    yard: Yard, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERBUILD_CACHE_DIR", str(small_disk))
+    yard.offer("files['noise.bin'] = os.urandom(3_000_000)")
+
+    yard.fails("disk-full", str(small_disk), code=4)
+
+    assert [path for path in small_disk.rglob("*") if path.suffix in (".part", ".whl")] == []
+    remount(small_disk, "size=16m")
+    assert len(yard.works()["noise.bin"]) == 3_000_000
+
+
+def test_two_runs_at_once_make_the_same(alone: Alone) -> None:
+    alone.yard.offer("files['seen.json'] = json.dumps(sorted(os.environ)).encode()")
+    alone.yard.base = changed(alone.base, f"true {alone.yard.name}")
+    outs = [alone.yard.project / name for name in ("one", "two")]
+    processes = [alone.start("--out", str(out)) for out in outs]
+
+    assert [process.wait(120) for process in processes] == [0, 0], alone.printed
+
+    alone.nothing_left(images=False)
+    one, two = map(contents, outs)
+    assert one == two
+    assert len(one) == 2
+    assert [*alone.yard.project.parent.rglob("*.part")] == []
+
+
+# Images
+
+
+def test_an_image_that_cannot_be_pulled_is_told(yard: Yard) -> None:
+    yard.offer()
+    yard.base = "127.0.0.1:1/x:y"
+
+    yard.fails("the image 127.0.0.1:1/x:y cannot be pulled for amd64", "image-unavailable", "--base-image", code=4)
+
+
+class Registry(BaseHTTPRequestHandler):
+    """A registry that knows no image, or lets none see any."""
+
+    status, code = 404, "MANIFEST_UNKNOWN"
+
+    def do_GET(self) -> None:
+        body = b"{}"
+        if self.path.rstrip("/") != "/v2":
+            body = json.dumps({"errors": [{"code": self.code, "message": "lbtest says no"}]}).encode()
+        self.send_response(200 if self.path.rstrip("/") == "/v2" else self.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Closed(Registry):
+    status, code = 403, "DENIED"
+
+
+@pytest.mark.parametrize("handler", [Registry, Closed])
+def test_an_image_that_a_registry_does_not_have_or_give_is_told(yard: Yard, handler: type[Registry]) -> None:
+    yard.offer()
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yard.base = f"127.0.0.1:{server.server_address[1]}/lbtest/none:1"
+        try:
+            yard.fails(f"the image {yard.base} cannot be pulled for amd64", "image-unavailable", code=4)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_name_that_no_image_can_have_is_told(yard: Yard) -> None:
+    yard.offer()
+    yard.base = "Not A Name"
+
+    yard.fails("Not A Name", code=4)
+
+
+HEADERS, PYTHON = "/var/lang/include", "/var/lang/bin/python3.13"
+MANAGERS = ("/usr/local/bin/apt-get", "/usr/bin/apt-get", "/usr/bin/apt")
+POOR: dict[str, tuple[tuple[str, ...], str]] = {
+    "headers": ((HEADERS,), "Python.h"),
+    "Python": ((PYTHON,), "python3.13: not found"),
+    "a package manager": (MANAGERS, "layerbuild: this base image has neither apt-get nor dnf nor yum"),
+    "a shell": (("/bin/sh",), "/bin/sh"),
+}
+
+
+@pytest.mark.parametrize(("lacking", "words"), POOR.values(), ids=POOR.keys())
+def test_a_base_that_lacks_what_builds_need_is_told(alone: Alone, lacking: tuple[str, ...], words: str) -> None:
+    alone.yard.offer()
+    alone.yard.base = without(alone.base, *lacking)
+    alone.before = alone.images()
+
+    alone.yard.fails("image-failed", words, "--base-image")
+
+    alone.nothing_left()
+
+
+def test_system_packages_that_do_not_exist_are_told(alone: Alone) -> None:
+    alone.yard.offer()
+    recipe = alone.yard.project / "recipes/demo/recipe.toml"
+    recipe.write_text(recipe.read_text() + 'system-packages = { apt = ["lbtest-none"] }\n')
+    code = "case $* in *lbtest-none*) echo E: Unable to locate package lbtest-none >&2; exit 100; esac"
+    alone.yard.base = changed(alone.base, code)
+    alone.before = alone.images()
+
+    alone.yard.fails("image-failed", "E: Unable to locate package lbtest-none", "system-packages")
+
+    # The image that all recipes share is kept.
+    assert len(alone.images() - alone.before) > 0
+    assert alone.containers() == set()
+    recipe.write_text(recipe.read_text().replace("apt = [", "dnf = ["))
+    alone.yard.fails("system-packages has no names for apt", "image-failed")
+
+
+# A program for a machine that no engine of ours can be, so that it cannot be emulated either: m68k's.
+FOREIGN = b"\x7fELF\x01\x02\x01" + bytes(9) + struct.pack(">HHIIIIIHHHHHH", 2, 4, 1, 0x80000054, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+
+
+def test_an_architecture_that_the_engine_cannot_run_is_told(alone: Alone) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name in ("bin/cat", "bin/sh"):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(FOREIGN), 0o755
+            archive.addfile(entry, io.BytesIO(FOREIGN))
+    layer = out.getvalue()
+    config = {
+        "architecture": "arm64",
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": ["lbtest-foreign:1"], "Layers": ["layer.tar"]}]
+    files = {"config.json": json.dumps(config), "manifest.json": json.dumps(manifest), "layer.tar": layer}
+    docker("load", sent=tar_of({name: data.encode() if isinstance(data, str) else data for name, data in files.items()}))
+    alone.before = alone.images()
+    target = "python3.13-arm64"
+    alone.yard.offer()
+    write_recipe(
+        alone.yard.project, f'name = "demo"\nrequirements = ["{alone.yard.name}"]\ntargets = ["{target}"]\n'
+    )
+    alone.yard.lock.rename(alone.yard.lock.with_name(f"{target}.txt"))
+    alone.yard.base = "lbtest-foreign:1"
+
+    alone.yard.fails("cannot run programs for this architecture", "no-emulation", "qemu-user-static", code=4)
+    alone.yard.base = alone.base
+    alone.yard.fails("image-unavailable", "arm64", code=4)
+
+    alone.nothing_left()
+
+
+# No engine
+
+
+def test_an_engine_that_is_not_there_is_told(yard: Yard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    yard.offer()
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as closed:
+        closed.bind(str(path))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        hosts = ["unix:///nonexistent/sock", f"unix://{path}", f"tcp://127.0.0.1:{taken.getsockname()[1]}", "nonsense://x"]
+        for host in hosts:
+            monkeypatch.setenv("DOCKER_HOST", host)
+            for options in ((), ("--builder", "container")):
+                ran = program(*yard.arguments, *options)
+                yard.refused(ran, "no-engine" if options else "no-wheel", code=4 if options else 3)
+                assert "no Docker engine" in ran.err
+            ran = program("lock", "demo", "--base-image", yard.base)
+
+
+def test_an_engine_that_may_not_be_used_is_told(yard: Yard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    yard.offer()
+    path = tmp_path / "sock"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    # Root may do all, unless this right is taken from it.
+    limited = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        path.chmod(0)
+        command = [*limited, sys.executable, "-m", "layerbuild", *yard.arguments, "--builder", "container"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+    ran = Ran(done.returncode, done.stdout, done.stderr)
+    yard.refused(ran, "you may not use the Docker engine's socket", "engine-not-permitted", "usermod", code=4)

@@ -598,7 +598,6 @@ def test_what_cannot_be_taken_is_told(
 
 
 @pytest.mark.network
-@pytest.mark.xfail(reason="told by a traceback, of patterns only before Python 3.13", strict=False)
 @pytest.mark.parametrize("source", ["/", "{image}/**x", "{image}/empty"])
 def test_what_cannot_be_a_pattern_or_has_nothing_in_it_is_told(
     source: str, call: Callable[..., Ran], image: Path

@@ -190,7 +190,10 @@ def files(spec: dict[str, object]) -> None:
     opt, info = root / f"{name}.data" / "opt", root / f"{name}.dist-info"
     placed: dict[Path, Path] = {}
     for row in spec["files"]:  # type: ignore[attr-defined]
-        sources = sorted(Path("/").glob(row["from"].lstrip("/")))
+        try:
+            sources = sorted(Path("/").glob(row["from"].strip("/")))
+        except (ValueError, NotImplementedError, IndexError) as error:
+            sys.exit(f"layerbuild: {row['from']} is no pattern: {error}")
         if not sources:
             sys.exit(f"layerbuild: the image has no {row['from']}")
         if len(sources) > 1 and not row["to"].endswith("/"):
@@ -199,6 +202,8 @@ def files(spec: dict[str, object]) -> None:
             to = opt / row["to"] / source.name if row["to"].endswith("/") else opt / row["to"]
             for path, place in below(source, to):
                 place_file(path, place, placed, strip_it=bool(spec["strip"]))
+    if not placed:
+        sys.exit("layerbuild: there is no file in what [[files]] names")
     present = set(spec["present"])  # type: ignore[call-overload]
     for path in [source for source in placed if is_elf(source)]:
         for soname, real in libraries(path, present).items():
