@@ -147,10 +147,17 @@ def test_credentials_go_in_but_are_not_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert not [line for line in told if "secret" in line or "cret" in line or "user" in line]
 
 
-def test_credentials_of_a_proxy_without_a_scheme_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "user:secret@proxy.example:3128")
+@pytest.mark.parametrize(
+    "password",
+    [
+        "secret",
+        pytest.param("*secret", marks=pytest.mark.xfail(reason="what has a star is taken for what is hidden")),
+    ],
+)
+def test_credentials_of_a_proxy_without_a_scheme_are_not_told(password: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"user:{password}@proxy.example:3128")
     passed, told = passed_on(PipSettings())
-    assert passed["http_proxy"] == "user:secret@proxy.example:3128"
+    assert passed["http_proxy"] == f"user:{password}@proxy.example:3128"
     assert "secret" not in "".join(told)
 
 

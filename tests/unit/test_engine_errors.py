@@ -567,6 +567,13 @@ def test_output_that_arrives_at_once_is_not_lost(fake: Fake) -> None:
     assert ran.lines == ("one", "two")
 
 
+@pytest.mark.xfail(reason="an engine that does not let us clean up is taken for none", raises=MachineError)
+def test_an_engine_that_refuses_to_clean_up_serves_all_the_same(fake: Fake) -> None:
+    here = answer(200, {"Id": "sha256:1", "Architecture": "amd64"})
+    fake([("/containers/prune", refusal("not allowed", 403)), *GREETING, ("/images/", here)])
+    assert look(Engine()) == "sha256:1"
+
+
 # Pulling and building.
 
 
@@ -772,5 +779,12 @@ def test_a_context_that_cannot_be_read_is_told(meta: str, contexts: Path, monkey
 
 def test_a_context_that_does_not_exist_is_told(contexts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "nowhere")
+    error = refused(lambda: Engine().image_id("demo"))
+    assert "nowhere" in " ".join(error.causes)
+
+
+@pytest.mark.xfail(reason="the SDK takes the default socket instead")
+def test_a_current_context_that_does_not_exist_is_told(contexts: Path) -> None:
+    (contexts / "config.json").write_text('{"currentContext": "nowhere"}')
     error = refused(lambda: Engine().image_id("demo"))
     assert "nowhere" in " ".join(error.causes)
