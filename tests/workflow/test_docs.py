@@ -29,7 +29,8 @@ def error_codes() -> dict[str, set[int]]:
     exits |= {"InternalError": 70}
     found: dict[str, set[int]] = {}
     for kind, first, second in re.findall(
-        rf'({"|".join(exits)})\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',        SOURCES,
+        rf'({"|".join(exits)})\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',
+        SOURCES,
     ):
         for code in filter(None, (first, second)):
             found.setdefault(code, set()).add(exits[kind])

@@ -189,19 +189,9 @@ def files(spec: dict[str, object]) -> None:
     name = f"{spec['name']}-{spec['version']}"
     opt, info = root / f"{name}.data" / "opt", root / f"{name}.dist-info"
     placed: dict[Path, Path] = {}
-    for row in spec["files"]:  # type: ignore[attr-defined]
-        try:
-            sources = sorted(Path("/").glob(row["from"].strip("/")))
-        except (ValueError, NotImplementedError, IndexError) as error:
-            sys.exit(f"layerbuild: {row['from']} is no pattern: {error}")
-        if not sources:
-            sys.exit(f"layerbuild: the image has no {row['from']}")
-        if len(sources) > 1 and not row["to"].endswith("/"):
-            sys.exit(f"layerbuild: {row['from']} is several files: `to` must be a folder and end with /")
-        for source in sources:
-            to = opt / row["to"] / source.name if row["to"].endswith("/") else opt / row["to"]
-            for path, place in below(source, to):
-                place_file(path, place, placed, strip_it=bool(spec["strip"]))
+    for source, to in found_files(spec["files"]):  # type: ignore[arg-type]
+        for path, place in below(source, opt / to):
+            place_file(path, place, placed, strip_it=bool(spec["strip"]))
     if not placed:
         sys.exit("layerbuild: there is no file in what [[files]] names")
     present = set(spec["present"])  # type: ignore[call-overload]
@@ -218,6 +208,21 @@ def files(spec: dict[str, object]) -> None:
         f"Tag: py3-none-linux_{os.uname().machine}\n"
     )
     pack(root, Path(str(spec["out"])) / f"{name}-py3-none-linux_{os.uname().machine}.whl")
+
+
+def found_files(rows: list[dict[str, str]]) -> Iterator[tuple[Path, str]]:
+    """What rules find in the image, each with its place below ``opt``."""
+    for row in rows:
+        try:
+            sources = sorted(Path("/").glob(row["from"].strip("/")))
+        except (ValueError, NotImplementedError, IndexError) as error:
+            sys.exit(f"layerbuild: {row['from']} is no pattern: {error}")
+        if not sources:
+            sys.exit(f"layerbuild: the image has no {row['from']}")
+        if len(sources) > 1 and not row["to"].endswith("/"):
+            sys.exit(f"layerbuild: {row['from']} is several files: `to` must be a folder and end with /")
+        for source in sources:
+            yield source, row["to"] + source.name if row["to"].endswith("/") else row["to"]
 
 
 def below(source: Path, to: Path) -> list[tuple[Path, Path]]:
