@@ -45,7 +45,7 @@ class BuildSettings:
 
 
 # Names as the package managers have them: nothing that a shell or an option parser would read otherwise.
-_SYSTEM_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:@/-]*")
+_SYSTEM_PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._:@/-]*(?<!-)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FILE_PLACES = ("bin/", "lib/", "share/")
 

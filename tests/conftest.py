@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--network", action="store_true", help="run tests that need a package index")
     parser.addoption("--slow", action="store_true", help="run tests that build every shipped recipe, too")
     parser.addoption("--docker", action="store_true", help="run tests that need a Docker engine")
+    parser.addoption("--engines", action="store_true", help="with --docker: also those that stop and kill engines")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,6 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("docker") and not config.getoption("--docker"):
             item.add_marker(pytest.mark.skip(reason="needs --docker"))
+        elif item.get_closest_marker("engines") and not config.getoption("--engines"):
+            item.add_marker(pytest.mark.skip(reason="needs --engines"))
         elif item.get_closest_marker("slow") and not slow:
             item.add_marker(pytest.mark.skip(reason="needs --slow"))
         elif item.get_closest_marker("network") and not network:

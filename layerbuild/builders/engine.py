@@ -55,6 +55,7 @@ class Engine:
     def _api(self) -> APIClient:
         from docker import APIClient
         from docker.context import ContextAPI
+        from docker.errors import APIError
         from docker.utils import kwargs_from_env
 
         where = "its default socket"
@@ -68,7 +69,8 @@ class Engine:
             where = given.get("base_url") or where
             client = APIClient(version="auto", timeout=60, use_ssh_client=True, **given)
             # What a process left that was killed before its container had begun.
-            client.prune_containers(filters={"label": [LABEL], "until": ["1h"]})  # type: ignore[no-untyped-call]
+            with contextlib.suppress(APIError):
+                client.prune_containers(filters={"label": [LABEL], "until": ["1h"]})  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever its layers raise: there is no engine
             raise unreachable(error, where) from None
         return client
@@ -239,6 +241,8 @@ class Engine:
                 yield container
         finally:
             with contextlib.suppress(Exception):
+                # In this order: the answer lives on the socket.
+                stdin._response.close()  # noqa: SLF001 - the SDK gives no other way
                 stdin.close()
             container.remove()
 

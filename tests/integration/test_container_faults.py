@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -21,7 +22,7 @@ import textwrap
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,11 +39,12 @@ from layerbuild.target import select_targets
 from tests.conftest import Ran
 from tests.containers import tagged_base, write_recipe, write_sdist
 from tests.engine import SHARED, Engine, docker, require_engine
-from tests.integration.test_faults import contents, program, remount, small_disk  # noqa: F401 - a fixture
+from tests.index_server import IndexServer
+from tests.integration.test_faults import contents, remount, small_disk  # noqa: F401 - a fixture
 from tests.integration.test_interrupts import PROGRAM
 from tests.wheels import sha256_of
 
-pytestmark = [pytest.mark.docker, pytest.mark.network]
+pytestmark = [pytest.mark.docker, pytest.mark.engines, pytest.mark.network]
 
 TARGET = "python3.13-x86_64"
 
@@ -53,23 +55,23 @@ import base64, ctypes, glob, hashlib, json, os, pathlib, signal, socket, stat, s
 
 OUT = pathlib.Path("/build/out")
 
-def info_files(name, version="1.0"):
-    """The dist-info of a pure wheel, without its RECORD."""
-    base = f"{name}-{version}.dist-info"
+def info_files(name, version="1.0", tag="py3-none-any"):
+    """The dist-info of a wheel, without its RECORD."""
+    base, pure = f"{name}-{version}.dist-info", str(tag.endswith("any")).lower()
     return {
         f"{base}/METADATA": f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n".encode(),
-        f"{base}/WHEEL": b"Wheel-Version: 1.0\\nGenerator: lbtest\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        f"{base}/WHEEL": f"Wheel-Version: 1.0\\nRoot-Is-Purelib: {pure}\\nTag: {tag}\\n".encode(),
     }
 
-def write_wheel(folder, name, files, version="1.0", record=None):
-    """Writes a pure wheel and returns its file name."""
-    files = {**files, **info_files(name, version)}
+def write_wheel(folder, name, files, version="1.0", record=None, tag="py3-none-any"):
+    """Writes a wheel and returns its file name."""
+    files = {**files, **info_files(name, version, tag)}
     def digest(data):
         return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
     if record is None:
         record = "".join(f"{path},sha256={digest(data)},{len(data)}\\n" for path, data in files.items())
         record += f"{name}-{version}.dist-info/RECORD,,\\n"
-    filename = f"{name}-{version}-py3-none-any.whl"
+    filename = f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(pathlib.Path(folder, filename), "w", zipfile.ZIP_DEFLATED) as archive:
         for path, data in files.items():
             archive.writestr(path, data)
@@ -106,8 +108,8 @@ def prepare_metadata_for_build_wheel(folder, config_settings=None):
 
 def build_wheel(folder, config_settings=None, metadata_directory=None):
     files = {{f"{{NAME}}.py": b"X = 1\\n"}}
-    during_build(files)
-    return write_wheel(folder, NAME, files)
+    tag = during_build(files) or "py3-none-any"
+    return write_wheel(folder, NAME, files, tag=tag)
 """
 # What the interpreter runs that looks at the result of the build, and which the build can have its code run in, as
 # both are one user. It comes when that has ended: what is in the folder now is what comes out.
@@ -135,7 +137,8 @@ def hostile_sdist(
     """A source package.
 
     Args:
-        build: what its backend does, before it builds as it should; it has ``files``, the content of its wheel.
+        build: what its backend does, before it builds as it should; it has ``files``, the content of its wheel, and
+            may return the wheel's tag.
         metadata: what it does when asked for its metadata.
         afterwards: what it does when its wheel lies in ``OUT``.
         size: bytes of something that is in it besides.
@@ -158,6 +161,13 @@ def containers(*filters: str) -> set[str]:
     """Ids of the builds' containers that the engine has, running or not."""
     chosen = [word for text in ("label=layerbuild", *filters) for word in ("--filter", text)]
     return set(docker("ps", "--all", "--quiet", "--no-trunc", *chosen).decode().split())
+
+
+def program(*arguments: str | Path, seconds: float = 120, before: Sequence[str] = ()) -> Ran:
+    """Runs a command line in a process of its own, which must end in time."""
+    command = [*before, sys.executable, "-m", "layerbuild", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
@@ -256,6 +266,7 @@ class Yard:
         no_traceback(ran.err)
         for word in words:
             assert word in ran.err
+        assert "no index has" not in ran.err, "the build image is not there any more"
         self.nothing_half_made()
 
     def nothing_half_made(self) -> None:
@@ -359,7 +370,8 @@ def hide_secrets(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ".netrc": f"machine 127.0.0.1 login user password {SECRET}\n",
         ".docker/config.json": json.dumps(
             {
-                "auths": {"registry.invalid": {"auth": "dXNlcjpsYmZha2UtaHVudGVyMg=="}},
+                "auths": {"127.0.0.1:1": {"auth": base64.b64encode(f"user:{SECRET}".encode()).decode()}},
+                "proxies": {"default": {"httpProxy": f"http://user:{SECRET}@127.0.0.1:1", "noProxy": "*"}},
                 "HttpHeaders": {"X-Secret": SECRET},
             }
         ),
@@ -427,6 +439,48 @@ def test_the_environment_of_a_build_is_what_the_docs_say(yard: Yard) -> None:
     assert {name: seen.get(name) for name in DOCUMENTED} == DOCUMENTED
     others = {f"{name}={value}" for name, value in seen.items() if name not in {*DOCUMENTED, *OF_PIP, "HOSTNAME"}}
     assert {text for text in others - set(of_image) if not text.startswith("_PYPROJECT_HOOKS_")} == set()
+
+
+def test_an_image_is_built_without_credentials(alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_secrets(tmp_path / "home", monkeypatch)
+    alone.yard.offer()
+    alone.yard.base = changed(alone.base, "env > /usr/lib/lbtest-seen")
+
+    ran = alone.yard.make()
+
+    assert ran.code == 0, ran.err
+    image = built_image(alone.yard.base)
+    seen = docker("run", "--rm", "--entrypoint=cat", image, "/usr/lib/lbtest-seen").decode()
+    assert "PATH=" in seen
+    for text in (seen, docker("history", "--no-trunc", image).decode(), docker("inspect", image).decode(), ran.err):
+        assert SECRET not in text
+
+
+@pytest.mark.parametrize("network", ["host", "none"])
+def test_the_password_of_an_index_is_kept_nowhere(
+    yard: Yard, index_server: IndexServer, monkeypatch: pytest.MonkeyPatch, network: str
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX", raising=False)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    index_server.folder = yard.sources
+    index_server.password = f"user:{SECRET}"
+    monkeypatch.setenv("PIP_INDEX_URL", index_server.url.replace("://", f"://user:{SECRET}@"))
+    yard.offer("files['seen.json'] = json.dumps(os.environ.get('PIP_INDEX_URL', '')).encode()")
+
+    ran = yard.make("--build-network", network)
+
+    assert ran.code == 0, ran.err
+    # A build may read it, as the docs say, unless it has no use for it.
+    seen = json.loads(yard.content()["seen.json"])
+    assert (SECRET in seen) is (network == "host")
+    assert SECRET not in ran.out + ran.err
+    if network == "host":
+        assert f"passed into containers: PIP_INDEX_URL=http://****@127.0.0.1:{index_server.port}" in ran.err
+    yard.offer("raise SystemExit(os.environ['PIP_INDEX_URL'])" if network == "host" else "raise SystemExit(1)")
+    ran = yard.make("--build-network", network, "--json")
+    assert (ran.code, SECRET in ran.out + ran.err) == (3, False)
+    image = built_image(yard.base)
+    assert SECRET.encode() not in docker("history", "--no-trunc", image) + docker("inspect", image)
 
 
 # Rights
@@ -585,26 +639,6 @@ def test_a_result_that_is_no_honest_wheel_is_refused(yard: Yard, code: str, word
 
     assert "\x1b" not in ran.err
     assert list(yard.project.parent.rglob("evil*")) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    {
-        "itself": ("os.truncate(OUT / OWN, 1 << 40)", ("has more than 2,147,483,648 bytes", "build-result")),
-        "beside": ("more = OUT / 'more'; more.mkdir(); (more / 'x').touch(); os.truncate(more / 'x', 1 << 43)", ()),
-        "hidden": ("os.truncate(OUT / '.keep', 1 << 43)", ()),
-    }.values(),
-    ids=["itself", "beside", "hidden"],
-)
-def test_a_result_without_end_is_not_waited_for(yard: Yard, code: str, words: tuple[str, ...]) -> None:
-    yard.offer(afterwards=f"OWN = f'{{NAME}}-1.0-py3-none-any.whl'\n{code}")
-    started = time.monotonic()
-
-    ran = program(*yard.arguments, "--build-timeout", "0.3")
-
-    assert time.monotonic() - started < 40
-    yard.refused(ran, *words)
-    yard.nothing_runs(10)
 
 
 def test_the_next_honest_source_is_built(yard: Yard) -> None:
@@ -1150,6 +1184,41 @@ def test_an_engine_that_hangs_is_not_waited_for_without_end(alone: Alone) -> Non
     alone.works()
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    {
+        "itself": ("os.truncate(OUT / OWN, 1 << 40)", ("has more than 2,147,483,648 bytes", "build-result")),
+        "beside": ("more = OUT / 'more'; more.mkdir(); (more / 'x').touch(); os.truncate(more / 'x', 1 << 43)", ()),
+        "hidden": ("os.truncate(OUT / '.keep', 1 << 43)", ()),
+    }.values(),
+    ids=["itself", "beside", "hidden"],
+)
+def test_a_result_without_end_is_not_waited_for(alone: Alone, code: str, words: tuple[str, ...]) -> None:
+    alone.yard.offer(afterwards=f"OWN = f'{{NAME}}-1.0-py3-none-any.whl'\n{code}")
+    started = time.monotonic()
+
+    ran = program(*alone.yard.arguments, "--build-timeout", "0.3", seconds=60)
+
+    assert time.monotonic() - started < 40
+    alone.yard.refused(ran, *words)
+    alone.nothing_left()
+
+
+def test_a_run_that_stands_still_hinders_no_other(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(alone, "copy")
+    process = alone.processes[-1]
+    os.killpg(process.pid, signal.SIGSTOP)
+    monkeypatch.setenv("LAYERBUILD_CACHE_DIR", str(alone.yard.project.parent / "other"))
+
+    alone.yard.offer()
+    ran = program(*alone.yard.arguments, seconds=30)
+
+    assert ran.code == 0, ran.err
+    os.killpg(process.pid, signal.SIGCONT)
+    assert process.wait(60) == 3, alone.printed
+    alone.nothing_left()
+
+
 def leave(alone: Alone, megabytes: int) -> None:
     """Leaves so much space on the engine's disk."""
     place = alone.engine.data_root
@@ -1192,18 +1261,21 @@ def test_an_engine_whose_disk_is_full_is_told(
 
 
 def test_a_full_disk_where_the_wheel_is_to_go_is_told(
-    yard: Yard,
-    small_disk: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    alone: Alone,
+    small_disk: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("LAYERBUILD_CACHE_DIR", str(small_disk))
-    yard.offer("files['noise.bin'] = os.urandom(3_000_000)")
+    alone.yard.offer("files['noise.bin'] = os.urandom(30_000_000)")
+    started = time.monotonic()
 
-    yard.fails("disk-full", str(small_disk), code=4)
+    alone.yard.fails("disk-full", str(small_disk), code=4)
 
+    assert time.monotonic() - started < 20
     assert [path for path in small_disk.rglob("*") if path.suffix in (".part", ".whl")] == []
-    remount(small_disk, "size=16m")
-    assert len(yard.works()["noise.bin"]) == 3_000_000
+    alone.nothing_left()
+    remount(small_disk, "size=64m")
+    assert len(alone.yard.works()["noise.bin"]) == 30_000_000
 
 
 def test_two_runs_at_once_make_the_same(alone: Alone) -> None:
@@ -1368,11 +1440,10 @@ def test_an_engine_that_is_not_there_is_told(yard: Yard, monkeypatch: pytest.Mon
         ]
         for host in hosts:
             monkeypatch.setenv("DOCKER_HOST", host)
-            for options in ((), ("--builder", "container")):
-                ran = program(*yard.arguments, *options)
-                yard.refused(ran, "no-engine" if options else "no-wheel", code=4 if options else 3)
-                assert "no Docker engine" in ran.err
-            ran = program("lock", "demo", "--base-image", yard.base)
+            ran = program(*yard.arguments, "--builder", "container")
+            yard.refused(ran, "there is no Docker engine", "no-engine", "set DOCKER_HOST", code=4)
+    ran = program(*yard.arguments)
+    yard.refused(ran, "it could be built from source, but there is no Docker engine", "no-wheel")
 
 
 def test_an_engine_that_may_not_be_used_is_told(yard: Yard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -1385,8 +1456,100 @@ def test_an_engine_that_may_not_be_used_is_told(yard: Yard, monkeypatch: pytest.
         server.bind(str(path))
         server.listen()
         path.chmod(0)
-        command = [*limited, sys.executable, "-m", "layerbuild", *yard.arguments, "--builder", "container"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        ran = program(*yard.arguments, "--builder", "container", before=limited)
 
-    ran = Ran(done.returncode, done.stdout, done.stderr)
     yard.refused(ran, "you may not use the Docker engine's socket", "engine-not-permitted", "usermod", code=4)
+
+
+# Podman
+
+
+@pytest.fixture
+def podman(base: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A base image with a compiler in an engine that is Podman's; it is the one that ``DOCKER_HOST`` names."""
+    if shutil.which("podman") is None:
+        pytest.skip("there is no podman here; Debian has it in podman")
+    if os.geteuid():
+        pytest.skip("an engine of its own needs root")
+    with_compiler = built_image(base)
+    variables = json.loads(docker("inspect", "--format", "{{json .Config.Env}}", with_compiler))
+    folder = tmp_path_factory.mktemp("p")
+    changed_image = changed(with_compiler, "true")
+    container = docker("create", changed_image).decode().strip()
+    docker("export", "--output", folder / "root.tar", container)
+    docker("rm", container)
+    docker("rmi", changed_image)
+    # Podman's own defaults are more than a machine may have to give, and bring a bridge with rules of a firewall.
+    (folder / "containers.conf").write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024"]\nnetns = "host"\n')
+    host = f"unix://{folder}/sock"
+    places = ("--root", str(folder / "root"), "--runroot", str(folder / "run"))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["podman", *places, "system", "service", "--time=0", host],
+            env={**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        wait_until(lambda: (folder / "sock").exists() or process.poll() is not None)
+        assert process.poll() is None, (folder / "log").read_text()
+        monkeypatch.setenv("DOCKER_HOST", host)
+        changes = [word for text in variables for word in ("--change", f"ENV {text}")]
+        docker("import", *changes, folder / "root.tar", "localhost/lbtest-podman:1")
+        yield "localhost/lbtest-podman:1"
+    finally:
+        process.terminate()
+        process.wait()
+        mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for place in reversed([place for place in mounts if place.startswith(f"{folder}/")]):
+            subprocess.run(["umount", "--lazy", place], check=True)
+        shutil.rmtree(folder)
+
+
+EXTENSION = """\
+#include <Python.h>
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "NAME", 0, -1, 0};
+PyMODINIT_FUNC PyInit_NAME(void) { return PyModule_Create(&module); }
+"""
+COMPILE = f"""
+import sysconfig
+pathlib.Path("x.c").write_text({EXTENSION!r}.replace("NAME", NAME))
+headers, suffix = sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX")
+subprocess.run(["gcc", "-shared", "-fPIC", "-I", headers, "-o", "x.so", "x.c"], check=True)
+files[NAME + suffix] = pathlib.Path("x.so").read_bytes()
+return "cp313-cp313-linux_x86_64"
+"""
+
+
+def test_podman_serves_as_well(yard: Yard, podman: str, saved: Saved) -> None:
+    shutil.copytree(saved.cache, yard.cache)
+    yard.base, yard.known = podman, yard.wheels()
+    options = ("--build-network", "none")
+    yard.offer(COMPILE)
+
+    content = yard.works(*options)
+
+    assert content[f"{yard.name}.cpython-313-x86_64-linux-gnu.so"].startswith(b"\x7fELF")
+    assert docker("ps", "--all", "--quiet") == b""
+    yard.layer.unlink()
+    for path in yard.wheels() - yard.known:
+        path.unlink()
+    for code, more, word in (
+        ("while True: time.sleep(1)", ("--build-timeout", "0.08"), "build-timeout"),
+        ("eaten = []\nwhile True: eaten.append(b'x' * 20_000_000)", ("--build-memory", "0.5"), "build-out-of-memory"),
+        ("raise SystemExit('no')", (), "build-failed"),
+    ):
+        yard.offer(code)
+        yard.fails(word, options=(*options, *more))
+        assert docker("ps", "--all", "--quiet") == b""
+    yard.offer(BUILDING)
+    for number in (signal.SIGINT, signal.SIGKILL):
+        alone = Alone(yard, cast("Any", None), podman)
+        process = alone.start(*options)
+        alone.wait_for("lbtest is building")
+        os.killpg(process.pid, number)
+        assert process.wait(20) == (130 if number == signal.SIGINT else -number)
+        wait_until(lambda: docker("ps", "--all", "--quiet") == b"", 15)
+    yard.base = "127.0.0.1:1/x:y"
+    yard.fails("image-unavailable", code=4)

@@ -125,7 +125,6 @@ def test_what_an_option_parser_or_a_shell_would_read_otherwise_names_no_package(
     assert cause.endswith(" is not the name of a package")
 
 
-@pytest.mark.xfail(reason="to apt-get install, a minus at the end means: remove")
 def test_a_name_with_which_apt_would_remove_a_package_names_none() -> None:
     causes("system-packages = { apt = ['libc6-'] }\n")
 

@@ -548,7 +548,6 @@ def test_an_engine_that_is_well_is_understood(fake: Fake) -> None:
     assert (ran.code, ran.lines) == (3, ("one", "two", "three"))
 
 
-@pytest.mark.xfail(sys.version_info >= (3, 13), reason="the answer to attaching is not closed before its socket")
 def test_a_container_leaves_nothing_that_cannot_be_closed(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()
     left: list[str] = []
@@ -567,7 +566,6 @@ def test_output_that_arrives_at_once_is_not_lost(fake: Fake) -> None:
     assert ran.lines == ("one", "two")
 
 
-@pytest.mark.xfail(reason="an engine that does not let us clean up is taken for none", raises=MachineError)
 def test_an_engine_that_refuses_to_clean_up_serves_all_the_same(fake: Fake) -> None:
     here = answer(200, {"Id": "sha256:1", "Architecture": "amd64"})
     fake([("/containers/prune", refusal("not allowed", 403)), *GREETING, ("/images/", here)])

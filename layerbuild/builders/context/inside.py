@@ -195,11 +195,11 @@ def files(spec: dict[str, object]) -> None:
     if not placed:
         sys.exit("layerbuild: there is no file in what [[files]] names")
     present = set(spec["present"])  # type: ignore[call-overload]
-    for path in [source for source in placed if is_elf(source)]:
+    for path in sorted({source for source in placed.values() if is_elf(source)}):
         for soname, real in libraries(path, present).items():
             if real is None:
                 sys.exit(f"layerbuild: {path} needs {soname}, which the image has not")
-            if real.resolve() not in {source.resolve() for source in placed if source.name == soname}:
+            if real.resolve() not in {source.resolve() for to, source in placed.items() if to.name == soname}:
                 place_file(real, opt / "lib" / soname, placed, strip_it=bool(spec["strip"]))
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {spec['name']}\nVersion: {spec['version']}\n")
@@ -247,7 +247,7 @@ def walk(source: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 def place_file(source: Path, to: Path, placed: dict[Path, Path], *, strip_it: bool) -> None:
     """Copies a file, links followed; two files cannot have one place."""
-    there = next((other for other, place in placed.items() if place == to), None)
+    there = placed.get(to)
     if there is not None and there.read_bytes() == source.read_bytes():
         return
     if to.exists():
@@ -260,7 +260,7 @@ def place_file(source: Path, to: Path, placed: dict[Path, Path], *, strip_it: bo
         sys.exit(f"layerbuild: {to} would lie in a file")
     shutil.copyfile(source, to)
     to.chmod(0o755 if source.stat().st_mode & 0o111 else 0o644)
-    placed[source] = to
+    placed[to] = source
     if strip_it:
         strip(to)
 
