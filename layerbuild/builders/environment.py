@@ -83,8 +83,10 @@ class PassedOn:
                 self._tell(f"not passed into containers, as it is a folder of this machine: {name}={_shown(place)}")
             if remote:
                 passed[name] = " ".join(remote)
+        if settings.index_url and "PIP_INDEX_URL" not in passed and "PIP_EXTRA_INDEX_URL" in passed:
+            # pip would ask its default index, which the user does not want.
+            passed["PIP_INDEX_URL"] = passed["PIP_EXTRA_INDEX_URL"].split()[0]
         if settings.no_index or (settings.index_url and "PIP_INDEX_URL" not in passed):
-            # Without one of its own pip would ask its default index, which the user does not want.
             passed["PIP_NO_INDEX"] = "1"
         if settings.trusted_hosts:
             passed["PIP_TRUSTED_HOST"] = " ".join(settings.trusted_hosts)

@@ -179,7 +179,11 @@ def test_credentials_of_what_is_not_passed_on_are_not_told() -> None:
 def test_folders_of_this_machine_are_not_passed_on_but_told(place: str, setting: str, variable: str) -> None:
     alone = PipSettings(**{setting: place if setting == "index_url" else (place,)})  # type: ignore[arg-type]
     note = f"not passed into containers, as it is a folder of this machine: {variable}={place}"
-    assert passed_on(alone) == ({}, [note])
+    # Nor may pip take its default index instead.
+    none = setting == "index_url"
+    assert passed_on(alone) == (
+        ({"PIP_NO_INDEX": "1"}, [note, "passed into containers: PIP_NO_INDEX=1"]) if none else ({}, [note])
+    )
     if setting != "index_url":
         beside = PipSettings(**{setting: ("https://a.example/", place, "HTTPS://b.example/")})  # type: ignore[arg-type]
         passed, told = passed_on(beside)
@@ -319,3 +323,8 @@ def test_wheels_for_a_newer_glibc_than_the_runtimes_are_not_seen(glibc: tuple[in
     if not mine:
         pytest.skip("this machine loads no manylinux wheels")
     assert minors(PYTHONPATH=str(tmp_path)) == {minor for minor in mine if (2, minor) <= glibc}
+
+
+def test_of_indexes_the_remote_ones_alone_are_asked() -> None:
+    passed, _ = passed_on(PipSettings(index_url="file:///srv/simple", extra_index_urls=("https://a.example/simple",)))
+    assert passed == {"PIP_INDEX_URL": "https://a.example/simple", "PIP_EXTRA_INDEX_URL": "https://a.example/simple"}
