@@ -83,10 +83,7 @@ class PassedOn:
                 self._tell(f"not passed into containers, as it is a folder of this machine: {name}={_shown(place)}")
             if remote:
                 passed[name] = " ".join(remote)
-        if settings.index_url and "PIP_INDEX_URL" not in passed and "PIP_EXTRA_INDEX_URL" in passed:
-            # pip would ask its default index, which the user does not want.
-            passed["PIP_INDEX_URL"] = passed["PIP_EXTRA_INDEX_URL"].split()[0]
-        if settings.no_index or (settings.index_url and "PIP_INDEX_URL" not in passed):
+        if settings.no_index or (settings.index_url and not _has_index(passed)):
             passed["PIP_NO_INDEX"] = "1"
         if settings.trusted_hosts:
             passed["PIP_TRUSTED_HOST"] = " ".join(settings.trusted_hosts)
@@ -126,6 +123,13 @@ class PassedOn:
             if text not in self._told:
                 self._told.add(text)
                 self._note(text)
+
+
+def _has_index(passed: dict[str, str]) -> bool:
+    """Whether there is an index to ask. pip must not ask its default one where the user has named another."""
+    if "PIP_INDEX_URL" not in passed and "PIP_EXTRA_INDEX_URL" in passed:
+        passed["PIP_INDEX_URL"] = passed["PIP_EXTRA_INDEX_URL"].split()[0]
+    return "PIP_INDEX_URL" in passed
 
 
 def _shown(value: str) -> str:
