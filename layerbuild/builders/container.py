@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from layerbuild.wheel import Wheel
 
 # Raised whenever the same inputs would give another wheel.
-_FORMAT = 1
+_FORMAT = 2
 _MOST_LINES = 20_000
 _LARGEST_WHEEL = 2 * 1024**3
 _PYTHON = "/usr/local/layerbuild/venv/bin/python"

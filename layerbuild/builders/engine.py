@@ -55,7 +55,6 @@ class Engine:
     def _api(self) -> APIClient:
         from docker import APIClient
         from docker.context import ContextAPI
-        from docker.errors import APIError
         from docker.utils import kwargs_from_env
 
         where = "its default socket"
@@ -68,9 +67,6 @@ class Engine:
             given: Any = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
             where = given.get("base_url") or where
             client = APIClient(version="auto", timeout=60, use_ssh_client=True, **given)
-            # What a process left that was killed before its container had begun.
-            with contextlib.suppress(APIError):
-                client.prune_containers(filters={"label": [LABEL], "until": ["1h"]})  # type: ignore[no-untyped-call]
         except Exception as error:  # whatever its layers raise: there is no engine
             raise unreachable(error, where) from None
         return client

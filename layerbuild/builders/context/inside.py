@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -40,21 +41,30 @@ def main() -> None:
 
 def run_pip(arguments: list[str]) -> None:
     """Runs pip. Compilers write the paths of its temporary folders into what they make, so these must not vary."""
-    # mkdtemp takes its names from this generator, which has no public way to be seeded.
-    names = tempfile._RandomNameSequence  # type: ignore[attr-defined]
-    names.rng = property(lambda _self: _rng)
+    # Numbered by kind: which others pip needs depends on where it has its files from.
+    tempfile.mkdtemp = numbered_folder  # type: ignore[assignment]
+    # Names of files come from a generator that has no public way to be seeded.
+    names, seeded = tempfile._RandomNameSequence, random.Random(0)  # type: ignore[attr-defined]
+    names.rng = property(lambda _self: seeded)
     # pip itself adds such a one to the name of the folder in which it builds.
-    uuid.uuid4 = lambda: uuid.UUID(int=_rng.getrandbits(128), version=4)
+    uuid.uuid4 = lambda: uuid.UUID(int=0)
     for name in ("CFLAGS", "CXXFLAGS"):
         # Flags in the environment take the place of Python's own in new setuptools: so they must be among them.
         # -ffile-prefix-map would say more, but Amazon Linux 2's GCC 7 does not know it.
-        own, mapped = sysconfig.get_config_var("CFLAGS") or "", "-fdebug-prefix-map=/build/tmp=."
+        own, mapped = sysconfig.get_config_var("CFLAGS") or "", "-g0 -fdebug-prefix-map=/build/tmp=."
         os.environ[name] = " ".join(filter(None, (own, mapped, os.environ.get(name))))
     sys.argv = ["pip", *arguments]
     runpy.run_module("pip", run_name="__main__", alter_sys=True)
 
 
-_rng = random.Random(0)
+def numbered_folder(suffix: str | None = None, prefix: str | None = None, dir: str | None = None) -> str:  # noqa: A002
+    """As tempfile.mkdtemp, but named by how many there were."""
+    for number in itertools.count():
+        path = Path(dir or tempfile.gettempdir(), f"{prefix or 'tmp'}{number}{suffix or ''}").absolute()
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(0o700)
+            return str(path)
+    raise AssertionError
 
 
 def repair(spec: dict[str, object]) -> None:
