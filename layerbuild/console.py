@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
 
     from layerbuild.errors import LayerbuildError
 
 INTERRUPTED = 130
 _NO_TERMINAL = 1000
+_BAR_WIDTH = 20
 
 _STYLES = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
 _OWN_SEQUENCES = {f"\x1b[{number}m" for number in (0, *_STYLES.values())}
@@ -147,10 +148,11 @@ class Console:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
         columns = (
-            TextColumn("{task.description}", table_column=None),
-            BarColumn(bar_width=20),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            # What builds print is shown here, too: brackets in it are no markup.
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=_BAR_WIDTH),
+            _of_downloads(DownloadColumn()),
+            _of_downloads(TransferSpeedColumn()),
         )
         with Progress(*columns, console=RichConsole(stderr=True), transient=True) as progress:
             self._progress = progress
@@ -167,7 +169,7 @@ class Console:
             self.note(f"downloading {filename}")
             yield lambda _arrived, _total: None
             return
-        task = progress.add_task(filename if len(filename) <= 34 else filename[:33] + "…", total=None)
+        task = progress.add_task(filename if len(filename) <= 34 else filename[:33] + "…", total=None, bytes=True)
         try:
             yield lambda arrived, total: progress.update(task, advance=arrived, total=total)
         finally:
@@ -182,8 +184,9 @@ class Console:
             yield lambda line: self.note(f"  {line}")
             return
         task = progress.add_task(title, total=None)
+        room = progress.console.width - _BAR_WIDTH - 2
         try:
-            yield lambda line: progress.update(task, description=_visible(f"{title}: {line.strip()}", None)[:100])
+            yield lambda line: progress.update(task, description=_visible(f"{title}: {line.strip()}", None)[:room])
         finally:
             progress.remove_task(task)
 
@@ -200,6 +203,13 @@ class Console:
         if os.environ.get("NO_COLOR") or not stream.isatty() or self._progress is not None:
             return text
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def _of_downloads(column: ProgressColumn) -> ProgressColumn:
+    """The column, empty for what is not counted in bytes."""
+    render = column.render
+    column.render = lambda task: render(task) if task.fields.get("bytes") else ""  # type: ignore[method-assign]
+    return column
 
 
 # Control characters, but for tabs and the sequences that colour text.

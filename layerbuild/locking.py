@@ -102,7 +102,11 @@ def update_lock(
     given_up = {normal_name(name) for name in upgrade or ()}
     keep = {pin.name: pin.version for pin in earlier.pins if pin.name not in given_up} if earlier else {}
     text = resolve(recipe, target, index, keep={} if upgrade == () else keep, builder=builder)
-    if present and earlier == parse_lock(text, target):
+    # Read before it is written: in a container, packages have run beside what made it.
+    lock = parse_lock(text, target, "what was resolved")
+    if misfits := lock_misfits(lock, recipe, target):
+        raise BuildError("lock-invalid", f"what was resolved does not meet {recipe.origin}", causes=misfits)
+    if present and earlier == lock:
         return present, False
     write_text(paths[0], text)
     return paths[0], True

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerbuild.builders.container import ContainerBuilder, instead_of
+from layerbuild.builders.container import ContainerBuilder
 from layerbuild.builders.environment import GLIBC_LIMIT
+from layerbuild.builders.failures import instead_of
 from layerbuild.builders.host import NoWheelError
 from layerbuild.builders.image import tool_version
 from layerbuild.diagnose import explain

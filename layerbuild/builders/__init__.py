@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from layerbuild.builders.engine import Limits
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
@@ -56,6 +54,23 @@ class Builder(Protocol):
             MachineError: the machine or the network lacks what is needed.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a container may use: bytes of memory, processes, seconds."""
+
+    memory: int = 4 * 1024**3
+    processes: int = 1024
+    seconds: float = 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ran:
+    """How a command ended, and the last lines of its output."""
+
+    code: int
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -20,21 +20,22 @@ from typing import TYPE_CHECKING
 from layerbuild.build_settings import BuildSettings
 from layerbuild.builders.engine import Engine
 from layerbuild.builders.environment import GLIBC_LIMIT, SOURCES, PassedOn, fixed_environment
-from layerbuild.builders.failures import build_failure
+from layerbuild.builders.failures import build_failure, instead_of
 from layerbuild.builders.image import Images, digest
 from layerbuild.builders.source import build_requirements
-from layerbuild.errors import BuildError, LayerbuildError
+from layerbuild.errors import BuildError
 from layerbuild.index import parse_filename
 from layerbuild.libraries import system_libraries
 from layerbuild.lock import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from layerbuild.builders import ContainerOptions, Progress
-    from layerbuild.builders.engine import Container, Log, Ran
+    from layerbuild.builders import ContainerOptions, Progress, Ran
     from layerbuild.builders.host import HostBuilder, Source
     from layerbuild.builders.image import Image
+    from layerbuild.builders.running import Container, Log
     from layerbuild.cache import Cache
     from layerbuild.index import Index
     from layerbuild.lock import Lock, Pin
@@ -172,9 +173,7 @@ class ContainerBuilder:
                     f"the libraries that {pin} needs cannot be put into its wheel",
                     causes=ran.lines,
                 )
-            wheels = self._adopted(box)
-        _refuse_others(wheels, [pin])
-        return wheels[0]
+            return self._adopted(box, {pin.name: pin.version})[0]
 
     def _fetched(self, lock: Lock, target: Target, build: BuildSettings, *, pure: bool) -> list[Wheel]:
         """The wheels that pip, run by the target's own interpreter, takes from the index."""
@@ -203,8 +202,7 @@ class ContainerBuilder:
             if ran.code:
                 what = f"pip in the container cannot fetch the wheels for {image.target}"
                 raise BuildError("fetch-failed", what, causes=ran.lines)
-            wheels = self._adopted(box)
-        _refuse_others(wheels, lock.pins)
+            wheels = self._adopted(box, {pin.name: pin.version for pin in lock.pins})
         hashes = {pin.name: pin.hashes for pin in lock.pins}
         for wheel in wheels:
             if wheel.sha256 not in hashes.get(normal_name(wheel.name), ()):
@@ -237,7 +235,7 @@ class ContainerBuilder:
                         causes=[line.removeprefix("layerbuild: ") for line in ran.lines],
                         hint="system-packages installs what brings them",
                     )
-                return self._adopted(box)
+                return self._adopted(box, {normal_name(str(spec["name"])): str(spec["version"])})
 
         (wheel,) = self._once(digest([_FORMAT, image.key, spec]), make)
         return wheel
@@ -281,9 +279,8 @@ class ContainerBuilder:
         lines: deque[str] = deque(maxlen=_MOST_LINES)
         with (
             self._progress.output(f"locking in a container for {target}") as log,
-            self._engine.container(
-                image.tag, image.architecture, self._options.limits, network=network, volume=_volume(image, "locks")
-            ) as box,
+            # Without a volume of downloads: those of one recipe could be another's.
+            self._engine.container(image.tag, image.architecture, self._options.limits, network=network) as box,
         ):
 
             def keep(line: str) -> None:
@@ -343,46 +340,42 @@ class ContainerBuilder:
         box.put({"spec.json": json.dumps(spec).encode(), "out/.keep": b"", "tmp/.keep": b""})
         return box.run((*_INSIDE, command, "spec.json"), fixed_environment(build), log)
 
-    def _adopted(self, box: Container) -> list[Wheel]:
-        """The wheels in a container's folder ``out``, in the cache now, each found to be whole and honest."""
-        return [self._adopt(name, chunks) for name, chunks in box.get("out") if name != ".keep"]
+    def _adopted(self, box: Container, wanted: Mapping[str, str]) -> list[Wheel]:
+        """The wheels in a container's folder ``out``, in the cache now, each found to be whole and honest.
 
-    def _adopt(self, filename: str, chunks: Iterator[bytes]) -> Wheel:
+        Args:
+            box: the container.
+            wanted: name to version of what there must be, and nothing else.
+        """
+        with ExitStack() as received, closing(box.get("out")) as found:
+            files = [(name, *self._received(name, chunks, received)) for name, chunks in found if name != ".keep"]
+            _refuse_others([name for name, _, _ in files], wanted)
+            return [self._host.adopt(path, sha256, name) for name, path, sha256 in files]
+
+    def _received(self, filename: str, chunks: Iterator[bytes], stack: ExitStack) -> tuple[Path, str]:
+        """Where a file lies until `stack` ends, and its sha256 (hex)."""
         if not filename.endswith(".whl") or parse_filename(filename) is None:
             raise BuildError("build-result", f"the build made {filename!r}, which is not a wheel")
         hashed, size = hashlib.sha256(), 0
-        with self._cache.new_wheel() as path:
-            with path.open("wb") as file:
-                for chunk in chunks:
-                    size += len(chunk)
-                    if size > _LARGEST_WHEEL:
-                        raise BuildError("build-result", f"{filename} has more than {_LARGEST_WHEEL:,} bytes")
-                    hashed.update(chunk)
-                    file.write(chunk)
-            return self._host.adopt(path, hashed.hexdigest(), filename)
+        path = stack.enter_context(self._cache.new_wheel())
+        with path.open("wb") as file:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > _LARGEST_WHEEL:
+                    raise BuildError("build-result", f"{filename} has more than {_LARGEST_WHEEL:,} bytes")
+                hashed.update(chunk)
+                file.write(chunk)
+        return path, hashed.hexdigest()
 
 
-@contextmanager
-def instead_of(no_wheel: Callable[[], BuildError]) -> Iterator[None]:
-    """Where it turns out that nothing can be built here, the error that there is no wheel is the one that helps."""
-    try:
-        yield
-    except LayerbuildError as other:
-        if other.code not in ("no-engine", "engine-not-permitted", "container-unsupported"):
-            raise
-        error = no_wheel()
-        error.hint = f"ask for an older version that has a wheel; it could be built from source, but {other.what}"
-        raise error from None
-
-
-def _refuse_others(wheels: Sequence[Wheel], pins: Sequence[Pin]) -> None:
-    """Refuses what came out of a container unless it is one wheel for each pin."""
+def _refuse_others(filenames: Sequence[str], wanted: Mapping[str, str]) -> None:
+    """Refuses what came out of a container unless it is one wheel for each name and version."""
     from packaging.version import Version
 
-    made = sorted((normal_name(wheel.name), Version(wheel.version)) for wheel in wheels)
-    if made != [(pin.name, Version(pin.version)) for pin in pins]:
-        wanted, got = (", ".join(map(str, some)) or "nothing" for some in (pins, wheels))
-        raise BuildError("build-result", f"what should have given {wanted} gave {got}")
+    releases = [release for name in filenames if (release := parse_filename(name))]
+    if sorted((one.name, one.version) for one in releases) != sorted((n, Version(v)) for n, v in wanted.items()):
+        asked = ", ".join(f"{name}=={version}" for name, version in wanted.items())
+        raise BuildError("build-result", f"what should have given {asked} gave {', '.join(filenames) or 'nothing'}")
 
 
 def _requirement(pin: Pin, hashes: Sequence[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""The Docker engine: images and short-lived containers. The only code that imports docker.
+"""The Docker engine: images and short-lived containers. It alone imports docker, with `running` and `engine_errors`.
 
 Nothing of the host is mounted: files go in and come out through the engine's archive calls, so that a remote engine,
 a rootless one and one inside a container serve as well as a local one.
@@ -10,21 +10,20 @@ import contextlib
 import io
 import os
 import re
-import tarfile
-import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from layerbuild.builders import Limits
 from layerbuild.builders.engine_errors import raise_known, told, unreachable
-from layerbuild.builders.streams import BUILD_USER, ByteStream, Tail, tar_of
+from layerbuild.builders.running import Container
+from layerbuild.builders.streams import BUILD_USER, Tail, tar_of
 from layerbuild.errors import BuildError, MachineError
-from layerbuild.process import interrupted, redact, stop_if_interrupted
+from layerbuild.process import redact, stop_if_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from docker import APIClient
 
@@ -33,19 +32,8 @@ if TYPE_CHECKING:
 LABEL = "layerbuild"
 _DOWNLOADS = "/build/.cache/pip/http-v2"  # of pip from 23.3 on; its wheels beside are not shared between builds
 _POLL_SECONDS = 0.2
+_REMOVAL_SECONDS, _CONFLICT = 1.5, 409
 _STEP_IMAGE = re.compile(r" ---> ([0-9a-f]{12,})")
-# What compilers say when the kernel ended one of their processes.
-_KILLED = ("Killed signal terminated program", "signal 9", "exit code: -9", "exit code: 137", "MemoryError")
-_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """What a container may use: bytes of memory, processes, seconds."""
-
-    memory: int = 4 * 1024**3
-    processes: int = 1024
-    seconds: float = 3600
 
 
 class Engine:
@@ -133,19 +121,25 @@ class Engine:
         """
         tail = Tail(log)
         context = tar_of(files)
-        with told(), self._steps() as steps:
-            rows = self._api.build(
-                fileobj=io.BytesIO(context),
-                custom_context=True,
-                tag=tag,
-                platform=f"linux/{architecture}",
-                buildargs=dict(arguments),
-                labels={LABEL: "image"},
-                dockerfile="Dockerfile.build",
-                rm=True,
-                forcerm=True,
-                decode=True,
-            )
+        with (
+            told(),
+            self._steps() as steps,
+            contextlib.closing(
+                self._api.build(
+                    fileobj=io.BytesIO(context),
+                    custom_context=True,
+                    tag=tag,
+                    platform=f"linux/{architecture}",
+                    buildargs=dict(arguments),
+                    labels={LABEL: "image"},
+                    dockerfile="Dockerfile.build",
+                    rm=True,
+                    forcerm=True,
+                    use_config_proxy=False,
+                    decode=True,
+                )
+            ) as rows,
+        ):
             for row in rows:
                 stop_if_interrupted()
                 if "stream" in row:
@@ -153,7 +147,8 @@ class Engine:
                     if not row["stream"].startswith((" --->", "Removing intermediate")):
                         tail.add(row["stream"].encode())
                 elif "error" in row:
-                    raise_known(row["error"])
+                    # The engine's own disk is what a step writes to.
+                    raise_known("\n".join([*tail.lines(), row["error"]]))
                     raise BuildError(
                         "image-failed",
                         f"the build image {tag} could not be made",
@@ -169,11 +164,26 @@ class Engine:
         try:
             yield steps
         except BaseException:
-            left = [match[1] for line in steps if (match := _STEP_IMAGE.match(line))]
-            with contextlib.suppress(Exception):
-                # Those that it stands on go, too, unless another stands on them.
-                self._api.remove_image(left[-1])
+            if left := [match[1] for line in steps if (match := _STEP_IMAGE.match(line))]:
+                self._remove_image(left[-1])
             raise
+
+    def _remove_image(self, identity: str) -> None:
+        """Removes an image, and those that nothing but it stands on; it may be in use for a while yet."""
+        from docker.errors import APIError
+
+        deadline = time.monotonic() + _REMOVAL_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self._api.remove_image(identity)
+            except APIError as error:
+                if error.status_code != _CONFLICT:
+                    return
+            except Exception:  # the engine may be gone, and this is only to tidy up
+                return
+            else:
+                return
+            time.sleep(_POLL_SECONDS / 2)
 
     def check_runs(self, image: str, architecture: str) -> None:
         """Sees whether containers of an image run: one for another architecture does where the engine emulates it.
@@ -182,8 +192,16 @@ class Engine:
             MachineError: they do not.
         """
         if architecture != self.architecture:
-            with self.container(image, architecture, Limits(seconds=60), network="none"):
-                pass
+            with self.container(image, architecture, Limits(seconds=60), network="none") as box:
+                try:
+                    # The engine starts a program that cannot run; it has ended when the next one is asked for.
+                    code = box.run(["cat", "/dev/null"], {}, str).code
+                except MachineError as error:
+                    if error.code == "engine-lost":
+                        raise
+                    code = 1
+            if code:
+                raise_known(f"exec format error: no program of {image} runs")
 
     @contextmanager
     def container(
@@ -241,118 +259,6 @@ class Engine:
                 stdin._response.close()  # noqa: SLF001 - the SDK gives no other way
                 stdin.close()
             container.remove()
-
-
-class Container:
-    """A running container; see `Engine.container`."""
-
-    def __init__(self, api: APIClient, identity: str, limits: Limits) -> None:
-        self._api = api
-        self._id = identity
-        self._limits = limits
-        self._deadline = time.monotonic() + limits.seconds
-        self._late = False
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Meanwhile, another thread kills the container when its time is up or the user interrupts."""
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(_POLL_SECONDS):
-                self._late = time.monotonic() > self._deadline
-                if self._late or interrupted.is_set():
-                    self.remove()
-                    return
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        except (MachineError, BuildError):
-            # What the engine says of a container that is gone says nothing.
-            stop_if_interrupted()
-            if self._late:
-                raise self._out_of_time() from None
-            raise
-        finally:
-            done.set()
-            thread.join()
-
-    def _out_of_time(self) -> BuildError:
-        return BuildError(
-            "build-timeout",
-            f"the build was ended after {self._limits.seconds / 60:g} minutes",
-            hint="--build-timeout gives it more",
-        )
-
-    def remove(self) -> None:
-        """Ends everything in the container and removes it; nothing if it is gone."""
-        with contextlib.suppress(Exception):
-            self._api.remove_container(self._id, force=True, v=True)
-
-    def put(self, files: Mapping[str, bytes]) -> None:
-        """Writes files below /build, that belong to the build user."""
-        with told():
-            self._api.put_archive(self._id, "/build", tar_of(files))
-
-    def run(self, command: Sequence[str], environment: Mapping[str, str], log: Log) -> Ran:
-        """Runs a command to its end, its output given to `log` line by line.
-
-        Raises:
-            BuildError: time or memory was up.
-            Interrupted: the user interrupted.
-        """
-        stop_if_interrupted()
-        tail = Tail(log)
-        with told():
-            made = self._api.exec_create(self._id, list(command), environment=dict(environment), workdir="/build")
-            for chunk in self._api.exec_start(made["Id"], stream=True):
-                tail.add(chunk)
-            tail.end()
-            stop_if_interrupted()
-            if self._late:
-                raise self._out_of_time()
-            code = self._api.exec_inspect(made["Id"])["ExitCode"]
-            if code and (self._out_of_memory() or any(word in line for line in tail.lines() for word in _KILLED)):
-                raise BuildError(
-                    "build-out-of-memory",
-                    f"the build needed more than {self._limits.memory / 1024**3:.1f} GiB of memory",
-                    causes=tail.lines(),
-                    hint='--build-memory gives it more; fewer compilers at a time need less (MAKEFLAGS = "-j1")',
-                )
-        return Ran(code=int(code if code is not None else 1), lines=tuple(tail.lines()))
-
-    def _out_of_memory(self) -> bool:
-        """Whether the kernel ended a process of the container for want of memory."""
-        return bool(self._api.inspect_container(self._id)["State"].get("OOMKilled"))
-
-    def get(self, folder: str) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """The plain files of a folder below /build, each with its name and its content in pieces."""
-        with told():
-            chunks, _ = self._api.get_archive(self._id, f"/build/{folder}")
-            stream = ByteStream(chunks)
-            # What the container made is not to be trusted: names and kinds are looked at, nothing is unpacked.
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                for member in archive:
-                    name = member.name.partition("/")[2]
-                    file = archive.extractfile(member) if member.isreg() else None
-                    if file is not None and "/" not in name:
-                        yield name, _pieces(file)
-
-
-def _pieces(file: IO[bytes]) -> Iterator[bytes]:
-    with told():
-        while piece := file.read(_CHUNK):
-            yield piece
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ran:
-    """How a command ended, and the last lines of its output."""
-
-    code: int
-    lines: tuple[str, ...]
 
 
 class _ImageError(Exception):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _NONSENSE = (json.JSONDecodeError, tarfile.TarError, LookupError, TypeError, AttributeError)
 
 
+FULL = ("no space left on device", "disk quota exceeded")
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Turns what the SDK and its layers raise into errors of ours."""
@@ -49,11 +52,11 @@ def told() -> Iterator[None]:
 
 def raise_known(text: str) -> None:
     """Raises the error for what the engine says, where it has one of its own."""
-    if "no space left on device" in text or "disk quota exceeded" in text:
+    if any(said in text.lower() for said in FULL):
         raise MachineError(
             "engine-disk-full",
             "the Docker engine's disk is full",
-            causes=[redact(text)],
+            causes=[redact(text.strip().splitlines()[-1])],
             hint="`docker system df` shows what is on it, `docker system prune` frees what is not used",
         )
     if "exec format error" in text:

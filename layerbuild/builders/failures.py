@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from layerbuild.errors import BuildError
+from layerbuild.errors import BuildError, LayerbuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from layerbuild.lock import Pin
     from layerbuild.target import Target
@@ -135,6 +136,9 @@ def build_failure(pin: Pin | str, target: Target, lines: Sequence[str]) -> Build
             causes=told,
             hint="with --build-network none, only what its pyproject.toml names is fetched",
         )
+    if any("no space left on device" in line.lower() for line in lines):
+        hint = "the Docker engine's disk is full (`docker system df`), or what the container has of /dev/shm"
+        return BuildError("build-failed", what, causes=told, hint=hint)
     missing = find_missing(lines)
     if missing is None:
         return BuildError("build-failed", what, causes=told, hint="the lines above are the end of its output")
@@ -142,3 +146,16 @@ def build_failure(pin: Pin | str, target: Target, lines: Sequence[str]) -> Build
         hint = "find the system package that brings it, and name it under system-packages in the recipe"
         return BuildError("build-failed", f"{what}: {missing.what} is missing", causes=told, hint=hint)
     return BuildError("build-failed", f"{what}: {missing.what} is missing", causes=told, hint=missing.hint)
+
+
+@contextmanager
+def instead_of(no_wheel: Callable[[], BuildError]) -> Iterator[None]:
+    """Where it turns out that nothing can be built here, the error that there is no wheel is the one that helps."""
+    try:
+        yield
+    except LayerbuildError as other:
+        if other.code not in ("no-engine", "engine-not-permitted", "container-unsupported"):
+            raise
+        error = no_wheel()
+        error.hint = f"ask for an older version that has a wheel; it could be built from source, but {other.what}"
+        raise error from None

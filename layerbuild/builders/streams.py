@@ -38,22 +38,23 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-_CUT_URL = re.compile(r"\w+://[^/\s]*$")
+_CUT_URL = re.compile(r"\b\w+://[^/\s]*$")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[a-zA-Z]")
 
 
 class ByteStream(io.RawIOBase):
-    """Pieces of bytes as a file to read from."""
+    """Pieces of bytes as a file to read from; `check` is called before each read, and may raise."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes], check: Callable[[], object] = stop_if_interrupted) -> None:
         self._chunks = iter(chunks)
+        self._check = check
         self._rest = b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        stop_if_interrupted()
+        self._check()
         while not self._rest:
             try:
                 self._rest = next(self._chunks)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layerbuild.console import Console
     from layerbuild.index import Index
     from layerbuild.lock import Lock
+    from layerbuild.proof import Prover
     from layerbuild.recipe import Recipe
     from layerbuild.target import Target
 
@@ -141,8 +142,7 @@ def make_builders(
     build_timeout: float,
 ) -> Builders:
     """The builders that `container_options` ask for."""
-    from layerbuild.builders import Builders, ContainerOptions
-    from layerbuild.builders.engine import Limits
+    from layerbuild.builders import Builders, ContainerOptions, Limits
     from layerbuild.resolve import build_lock
 
     limits = Limits(memory=int(build_memory * 1024**3), seconds=build_timeout * 60)
@@ -152,6 +152,20 @@ def make_builders(
         return build_lock(requirements, constraints, target, index)
 
     return Builders(cache, index, console, options, resolve, builder)
+
+
+def make_prover(console: Console, cache: Cache, smoke: str, backend: str, base_image: str | None) -> Prover:
+    """What imports and compiles layers, by the command line's ``--smoke`` and ``--backend``.
+
+    Imports run code of the packages. Not in a plain process, which has all rights of the user; and not in an image
+    that has to be fetched first, unless that was asked for.
+    """
+    from layerbuild.proof import Prover
+    from layerbuild.sandbox.choose import Sandboxes
+
+    backends = ("namespace", "container") if backend == "auto" else (backend,)
+    pull = backend == "container" or smoke == "require"
+    return Prover(Sandboxes(cache, backends, base_image=base_image, pull=pull), cache, smoke, console.warn)
 
 
 def chosen_recipes(

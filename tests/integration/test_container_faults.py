@@ -442,9 +442,9 @@ def test_the_environment_of_a_build_is_what_the_docs_say(yard: Yard) -> None:
 
 
 def test_an_image_is_built_without_credentials(alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hide_secrets(tmp_path / "home", monkeypatch)
     alone.yard.offer()
     alone.yard.base = changed(alone.base, "env > /usr/lib/lbtest-seen")
+    hide_secrets(tmp_path / "home", monkeypatch)
 
     ran = alone.yard.make()
 
@@ -873,7 +873,7 @@ def test_hostile_output_is_harmless_on_a_terminal(yard: Yard, when: str, monkeyp
 
     assert process.wait(60) == 3, seen.decode()
     assert b"build-failed" in seen
-    assert b"Traceback" not in seen
+    no_traceback(HARMLESS.sub("\n", seen.decode()))
     check_harmless(seen.decode())
 
 
@@ -1098,11 +1098,12 @@ class Alone:
         assert not images or self.images() <= self.before
 
     def works(self) -> None:
-        """The next run is right."""
+        """The next run is right, and leaves nothing."""
+        before = self.containers()
         self.yard.base = self.base
         self.yard.offer()
         assert self.yard.works()[f"{self.yard.name}.py"] == b"X = 1\n"
-        assert self.containers() == set()
+        assert self.containers() <= before
 
     def end(self) -> None:
         for process in self.processes:
@@ -1252,7 +1253,10 @@ def test_an_engine_whose_disk_is_full_is_told(
 
     try:
         alone.start()
-        alone.ends((4,), "engine-disk-full")
+        if build:  # it may as well be something else that is full, such as /dev/shm
+            alone.ends((3,), "build-failed", "No space left on device", "docker system df")
+        else:
+            alone.ends((4,), "engine-disk-full")
         alone.nothing_left()
     finally:
         remount(alone.engine.data_root, "size=4g")
@@ -1386,8 +1390,8 @@ def test_system_packages_that_do_not_exist_are_told(alone: Alone) -> None:
     alone.yard.fails("system-packages has no names for apt", "image-failed")
 
 
-# A program for a machine that no engine of ours can be, so that it cannot be emulated either: m68k's.
-HEADER = (2, 4, 1, 0x80000054, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+# A program for a machine that no engine of ours can be, so that it cannot be emulated either: VAX's.
+HEADER = (2, 75, 1, 0x80000054, 52, 0, 0, 52, 32, 1, 0, 0, 0)
 FOREIGN = b"\x7fELF\x01\x02\x01" + bytes(9) + struct.pack(">HHIIIIIHHHHHH", *HEADER)
 
 
@@ -1480,7 +1484,9 @@ def podman(base: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     docker("rm", container)
     docker("rmi", changed_image)
     # Podman's own defaults are more than a machine may have to give, and bring a bridge with rules of a firewall.
-    (folder / "containers.conf").write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024"]\nnetns = "host"\n')
+    (folder / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\nnetns = "host"\n'
+    )
     host = f"unix://{folder}/sock"
     places = ("--root", str(folder / "root"), "--runroot", str(folder / "run"))
     with (folder / "log").open("wb") as log:

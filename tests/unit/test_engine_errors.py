@@ -28,8 +28,10 @@ import pytest
 import requests
 import urllib3
 
-from layerbuild.builders.engine import Container, Engine, Limits
+from layerbuild.builders import Limits
+from layerbuild.builders.engine import Engine
 from layerbuild.builders.engine_errors import raise_known, told, unreachable
+from layerbuild.builders.running import Container
 from layerbuild.builders.streams import tar_of
 from layerbuild.errors import BuildError, MachineError
 from layerbuild.process import Interrupted, interrupted
