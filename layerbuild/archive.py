@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from layerbuild.layer import Layer
+    from layerbuild.layer import Layer, Source
 
 MANIFEST_VERSION = 1
 
@@ -76,20 +76,6 @@ class Written:
 
     code_sha256: str
     size: int
-
-
-class Source(Protocol):
-    """A zip file that holds a member's compressed bytes."""
-
-    @property
-    def path(self) -> Path:
-        """Where the file lies."""
-        ...
-
-    @property
-    def sha256(self) -> str:
-        """Tells it from other files."""
-        ...
 
 
 class Packed(Protocol):

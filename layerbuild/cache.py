@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 CACHE_VARIABLE = "LAYERBUILD_CACHE_DIR"
-_KINDS = ("wheels", "facts", "choices", "trees", "findings", "layers", "sources", "builds")
+_KINDS = (
+    "wheels",
+    "facts",
+    "choices",
+    "trees",
+    "findings",
+    "layers",
+    "sources",
+    "builds",
+    "bytecode",
+    "interpreters",
+)
 _SCRATCH = ".part"
 _LEFTOVER_SECONDS = 3600
 
@@ -136,6 +147,10 @@ class Cache:
     def source_path(self, sha256: str) -> Path:
         """Where the source archive with this sha256 (hex) lies, or would."""
         return self.root / "sources" / sha256[:2] / sha256
+
+    def bytecode_path(self, sha256: str) -> Path:
+        """Where the compiled modules with this sha256 (hex) lie, or would."""
+        return self.root / "bytecode" / sha256[:2] / f"{sha256}.pycs"
 
     def layer_path(self, sha256: str) -> Path:
         """Where the published layer's zip with this sha256 (hex) lies, or would."""

@@ -8,7 +8,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from layerbuild.errors import BuildError
 from layerbuild.lock import normal_name
@@ -18,6 +18,7 @@ from layerbuild.zips import STORED, inflate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from layerbuild.recipe import Prune
     from layerbuild.wheel import Member, Wheel
@@ -32,6 +33,15 @@ _NO_FACTS: dict[str, Any] = {}
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
+class Source(Protocol):
+    """A file that holds members' compressed bytes; `sha256` (hex) tells it from others."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def sha256(self) -> str: ...
+
+
 class LayerFile(NamedTuple):
     """One file of a layer.
 
@@ -40,10 +50,11 @@ class LayerFile(NamedTuple):
         mode: 0o644 or 0o755.
         method, crc, compressed, size: as in the zip format; sizes in bytes.
         sha256: of the content, in RECORD's form.
-        source: the wheel that holds the compressed bytes, or the bytes themselves.
-        offset: where they begin in the wheel.
+        source: the file that holds the compressed bytes, mostly a wheel, or the bytes themselves.
+        offset: where they begin in it.
         owner: the wheel whose RECORD lists the file.
         facts: what `layerbuild.content` says of it.
+        derived: whether it was made out of another file of the layer: its bytes are no part of what the layer is.
     """
 
     path: str
@@ -53,10 +64,11 @@ class LayerFile(NamedTuple):
     compressed: int
     size: int
     sha256: str
-    source: Wheel | bytes
+    source: Source | bytes
     offset: int
     owner: Wheel
     facts: dict[str, Any] = {}
+    derived: bool = False
 
     def content(self) -> bytes:
         """The file's bytes."""
@@ -105,8 +117,12 @@ class Layer:
 
     @cached_property
     def content_digest(self) -> str:
-        """``sha256:…`` over every path, mode and content: the same however the zip was compressed."""
-        lines = "".join(f"{file.path}\0{file.mode:o}\0{file.sha256}\n" for file in self.files)
+        """``sha256:…`` over every path, mode and content: the same however the zip was compressed.
+
+        Of bytecode, only that it is there counts: another patch version of the compiler may write it otherwise.
+        """
+        contents = ((file, "derived" if file.derived else file.sha256) for file in self.files)
+        lines = "".join(f"{file.path}\0{file.mode:o}\0{content}\n" for file, content in contents)
         return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 

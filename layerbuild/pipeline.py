@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from layerbuild.builders import Builder, Builders
+    from layerbuild.bytecode import Compilation
     from layerbuild.cache import Cache
     from layerbuild.checks import Finding
     from layerbuild.index import Index
     from layerbuild.lock import Lock
-    from layerbuild.recipe import Recipe
+    from layerbuild.proof import Prover, Smoke
+    from layerbuild.recipe import Bytecode, Recipe
     from layerbuild.target import Target
 
 Outcome = TypeVar("Outcome")
@@ -78,11 +80,14 @@ class Job:
 class Options:
     """How to make layers: `project` holds recipes and locks, `out` gets the archives, `cache` keeps findings.
 
-    `ignore` has the rules, or families of them, that are not applied; `base_image` is the base of build images.
+    `ignore` has the rules, or families of them, that are not applied; `base_image` is the base of build images;
+    `prover` imports and compiles; `bytecode` is taken instead of a recipe's own.
     """
 
     project: Path
     out: Path
+    prover: Prover
+    bytecode: Bytecode | None = None
     base_image: str | None = None
     locked: bool = False
     force: bool = False
@@ -235,6 +240,7 @@ def _make_one(job: Job, options: Options, builders: Builders, index: Index, repo
     for pattern in layer.idle_patterns:
         reporter.warn(f"{job.name}: the prune pattern {pattern!r} matches nothing")
     check_job(job, layer, options, reporter)
+    smoke, layer, compiled = _prove(job, layer, options, builders, index, reporter)
     written = write_archive(layer.files, path, epoch=epoch)
     manifest = Manifest.of(
         layer,
@@ -246,10 +252,41 @@ def _make_one(job: Job, options: Options, builders: Builders, index: Index, repo
         archive=path.name,
         lock_digest=lock.digest,
         inputs_digest=inputs,
+        smoke=smoke.as_json(),
+        bytecode=compiled.as_json() if compiled else None,
     )
     manifest.write(beside)
     seconds = time.monotonic() - started
     return Made(job=job, path=path, manifest=manifest, status="built", seconds=seconds)
+
+
+def _prove(
+    job: Job, layer: Layer, options: Options, builders: Builders, index: Index, reporter: Reporter
+) -> tuple[Smoke, Layer, Compilation | None]:
+    """Imports the layer's modules on each of its runtimes, and adds the bytecode that is wanted."""
+    recipe, prover = job.recipe, options.prover
+    passed = [prover.smoke(recipe, target, layer, job.name) for target in job.targets]
+    smoke = next((one for one in passed if one.status != "passed"), passed[0])
+    wanted = options.bytecode or recipe.bytecode
+    if job.shared or wanted.mode == "off":
+        return smoke, layer, None
+
+    def loaded() -> Smoke:
+        """Which modules are loaded is the same on both architectures, as near as matters."""
+        twins = [one for one in recipe.targets if one.runtime == job.targets[0].runtime and one != job.targets[0]]
+        if smoke.status == "passed" or wanted.mode == "all" or not recipe.imports or not twins:
+            return smoke
+        twin = Job(recipe=recipe, targets=(twins[0],), label=str(twins[0]))
+        builder = builders.of(recipe)
+        lock = ensure_lock(
+            recipe, twins[0], options.project, index, reporter.note, builder=builder, locked=options.locked
+        )
+        return prover.smoke(recipe, twins[0], compose_job(twin, lock, builder), twin.name)
+
+    layer, compiled = prover.compiled(layer, wanted, job.targets[0], loaded, job.name, recipe.size_budget)
+    if compiled and compiled.left_out:
+        reporter.warn(f"{job.name}: there is no room for the bytecode of {compiled.left_out} modules")
+    return smoke, layer, compiled
 
 
 def compose_job(job: Job, lock: Lock, builder: Builder) -> Layer:
@@ -346,6 +383,7 @@ def _inputs_digest(job: Job, lock: Lock, epoch: int, options: Options) -> str:
     parts += [lock.digest, recipe.layout, recipe.scripts, recipe.prune.sets, recipe.prune.patterns, epoch]
     # What decides whether it may be written.
     parts += [recipe.size_budget, [[one.code, one.package] for one in recipe.accept], sorted(options.ignore)]
-    # What is built, and in what.
-    parts += [asdict(recipe.build), options.base_image]
+    # What is built, and in what; what is imported, and compiled by what.
+    parts += [asdict(recipe.build), options.base_image, asdict(options.bytecode) if options.bytecode else None]
+    parts += options.prover.inputs(recipe, job.targets)
     return "sha256:" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()

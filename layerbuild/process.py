@@ -6,11 +6,12 @@ import os
 import re
 import subprocess
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Self, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _URL_PASSWORD = re.compile(r"(\w://)[^/\s]+@")
@@ -84,3 +85,80 @@ def run(
             process.kill()
             process.communicate()
     return Completed(returncode=process.returncode, stdout=stdout, stderr=stderr)
+
+
+_LONGEST_LINE = 16 * 1024 * 1024
+_LONGEST_COMPLAINT = 4096
+
+
+class Streaming:
+    """A subprocess that is sent bytes and answers in lines, read as they come; it is ended with the block.
+
+    Args:
+        command: program and arguments; no shell is involved.
+        sent: what it gets on standard input.
+        env: all of its environment.
+
+    Attributes:
+        returncode, stderr: how it ended, and the end of what it complained of; known once `lines` are at their end.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str | Path], sent: Iterable[bytes], *, env: Mapping[str, str]) -> None:
+        stop_if_interrupted()
+        self.returncode = 0
+        self.stderr = ""
+        self._sent = sent
+        self._complaints = bytearray()
+        self._process = subprocess.Popen(
+            [str(word) for word in command],
+            env=dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C is for this program to deal with.
+            start_new_session=True,
+        )
+        works = (self._send, self._listen, self._watch)
+        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self._process.stdout, self._process.stderr):
+            cast("IO[bytes]", pipe).close()
+
+    def lines(self) -> Iterator[bytes]:
+        """What it prints. Raises `Interrupted` when the user interrupts the program."""
+        stdout = cast("IO[bytes]", self._process.stdout)
+        while line := stdout.readline(_LONGEST_LINE):
+            yield line
+        self.returncode = self._process.wait()
+        self._threads[1].join()
+        self.stderr = self._complaints.decode("utf-8", "replace").strip()
+        stop_if_interrupted()
+
+    def _send(self) -> None:
+        # It may end before it has read all.
+        with suppress(OSError), cast("IO[bytes]", self._process.stdin) as pipe:
+            for chunk in self._sent:
+                pipe.write(chunk)
+
+    def _listen(self) -> None:
+        while said := cast("IO[bytes]", self._process.stderr).read1(_LONGEST_COMPLAINT):  # type: ignore[attr-defined]
+            self._complaints = (self._complaints + said)[-_LONGEST_COMPLAINT:]
+
+    def _watch(self) -> None:
+        while self._process.poll() is None:
+            if interrupted.wait(_POLL_SECONDS):
+                self._process.kill()

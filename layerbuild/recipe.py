@@ -20,6 +20,8 @@ from layerbuild.toml_reader import TomlReader
 RECIPE_FILE = "recipe.toml"
 BUILDERS = ("auto", "host", "container")
 LAYOUTS = ("versioned", "shared")
+BYTECODE_MODES = ("off", "imports", "all")
+SMOKE_SCRIPT = "smoke.py"
 
 # The name becomes part of a layer's name, "{recipe}-{python}-{arch}", for which Lambda allows
 # [a-zA-Z0-9-_]{1,140}; "-python3XX-x86_64" takes 18 of them.
@@ -47,6 +49,14 @@ class Prune:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Bytecode:
+    """What is compiled ahead: ``off``, ``imports`` (what these load) or ``all``; and whether it has to be."""
+
+    mode: str = "off"
+    required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One recipe.
 
@@ -54,6 +64,7 @@ class Recipe:
         requirements: PEP 508 requirements, each in normal form.
         constraints: PEP 508 requirements that restrict versions without asking for a package.
         targets: what is built when the command line names no target.
+        imports: modules that have to import, which is tried before the layer is written.
         size_budget: greatest unzipped size in bytes, or None.
         folder: where the recipe lies, with its locks in ``locks/``; None for a requirements file.
         shipped: whether the recipe came with layerbuild itself, so that its folder is not the user's.
@@ -71,6 +82,7 @@ class Recipe:
     layout: str = "versioned"
     scripts: bool = False
     imports: tuple[str, ...] = ()
+    bytecode: Bytecode = Bytecode()
     prune: Prune = Prune()
     size_budget: int | None = None
     accept: tuple[Accept, ...] = ()
@@ -78,6 +90,11 @@ class Recipe:
     folder: Path | None = None
     shipped: bool = False
     given_lock: str | None = None
+
+    def smoke_script(self) -> bytes | None:
+        """The content of ``smoke.py`` beside the recipe; None without one."""
+        path = self.folder / SMOKE_SCRIPT if self.folder else None
+        return path.read_bytes() if path and path.is_file() else None
 
     @property
     def origin(self) -> str:
@@ -113,6 +130,7 @@ _KEYS = (
     "layout",
     "scripts",
     "imports",
+    "bytecode",
     "size-budget",
     "prune",
     "accept",
@@ -151,6 +169,7 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
         layout=reader.choice(data, "layout", LAYOUTS),
         scripts=reader.get(data, "scripts", bool, False),
         imports=reader.checked("imports", reader.strings(data, "imports"), _module_name),
+        bytecode=_read_bytecode(reader, data),
         prune=_read_prune(reader, data),
         size_budget=_read_size(reader, data),
         accept=_read_accept(reader, data),
@@ -195,6 +214,19 @@ def _read_targets(reader: TomlReader, data: dict[str, Any]) -> tuple[Target, ...
     except UsageError as error:
         reader.complain("targets", f"targets: {error.what}: {error.causes[0]}")
         return default_targets()
+
+
+def _read_bytecode(reader: TomlReader, data: dict[str, Any]) -> Bytecode:
+    value = data.get("bytecode", "off")
+    if not isinstance(value, dict):
+        value = {"mode": reader.choice(data, "bytecode", BYTECODE_MODES)}
+    reader.known(value, ("mode", "require"), table="bytecode")
+    if value.get("mode") not in BYTECODE_MODES:
+        reader.complain("bytecode", f"bytecode: mode must be one of {', '.join(BYTECODE_MODES)}")
+        return Bytecode()
+    if value["mode"] != "off" and data.get("layout") == "shared":
+        reader.complain("bytecode", "bytecode is for one Python, and a shared layer serves several: leave it out")
+    return Bytecode(mode=value["mode"], required=reader.get(value, "require", bool, False, table="bytecode"))
 
 
 def _read_prune(reader: TomlReader, data: dict[str, Any]) -> Prune:

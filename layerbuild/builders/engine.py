@@ -23,13 +23,16 @@ from layerbuild.errors import BuildError, MachineError
 from layerbuild.process import redact, stop_if_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from docker import APIClient
 
     Log = Callable[[str], object]
 
 LABEL = "layerbuild"
+RUNTIME = "/var/runtime"
+PLACES = ("/opt", "/var/task", RUNTIME, "/layerbuild")
+SANDBOX_USER = "993:990"  # as functions on Lambda
 _DOWNLOADS = "/build/.cache/pip/http-v2"  # of pip from 23.3 on; its wheels beside are not shared between builds
 _POLL_SECONDS = 0.2
 _REMOVAL_SECONDS, _CONFLICT = 1.5, 409
@@ -185,22 +188,27 @@ class Engine:
                 return
             time.sleep(_POLL_SECONDS / 2)
 
-    def check_runs(self, image: str, architecture: str) -> None:
+    def check_runs(self, image: str, architecture: str, program: Sequence[str] = ("cat",)) -> None:
         """Sees whether containers of an image run: one for another architecture does where the engine emulates it.
+
+        Args:
+            image: one with `program`, which reads its input to its end.
+            architecture: of the image.
+            program: to try.
 
         Raises:
             MachineError: they do not.
         """
         if architecture != self.architecture:
-            with self.container(image, architecture, Limits(seconds=60), network="none") as box:
+            with self._running(image, architecture, Limits(seconds=60), {"network_mode": "none"}, program) as box:
                 try:
                     # The engine starts a program that cannot run; it has ended when the next one is asked for.
-                    code = box.run(["cat", "/dev/null"], {}, str).code
+                    refused = any(b"exec format error" in line for line in box.lines(program, {}))
                 except MachineError as error:
                     if error.code == "engine-lost":
                         raise
-                    code = 1
-            if code:
+                    refused = True
+            if refused:
                 raise_known(f"exec format error: no program of {image} runs")
 
     @contextmanager
@@ -219,31 +227,82 @@ class Engine:
             network: ``bridge``, ``host`` or ``none``.
             volume: name of a volume for pip's downloads, kept between builds.
         """
-        api = self._api
         with told():
             if volume:
-                api.create_volume(volume, labels={LABEL: "downloads"})
-            mounts = [f"{volume}:{_DOWNLOADS}"] if volume and network != "none" else None
+                self._api.create_volume(volume, labels={LABEL: "downloads"})
+        mounts = [f"{volume}:{_DOWNLOADS}"] if volume and network != "none" else None
+        given = {"binds": mounts, "network_mode": network}
+        with self._running(image, architecture, limits, given, user=str(BUILD_USER), working_dir="/build") as box:
+            yield box
+
+    @contextmanager
+    def sandbox(
+        self,
+        image: str,
+        architecture: str,
+        limits: Limits,
+        content: Iterable[bytes],
+        program: Sequence[str],
+        *,
+        network: str,
+        tmp: int,
+    ) -> Iterator[Container]:
+        """A running container with content, in which nothing can be written but /tmp; it is gone with the block.
+
+        Args:
+            image: to make it of.
+            architecture: of the image.
+            limits: what it may use.
+            content: a tar archive of what lies in `PLACES`; where the image has a runtime of its own, that is kept.
+            program: of the image, that reads its input to its end.
+            network: ``bridge``, ``host`` or ``none``.
+            tmp: bytes of /tmp.
+        """
+        # What is read-only for one container has to be written by another.
+        holder = self._running(image, architecture, limits, {"network_mode": "none"}, program, volumes=list(PLACES))
+        with holder as store:
+            store.fill(content, kept=RUNTIME if store.has(f"{RUNTIME}/bootstrap.py") else "")
+            given = {
+                "network_mode": network,
+                "ipc_mode": "none",  # no /dev/shm, as on Lambda
+                "read_only": True,
+                "tmpfs": {"/tmp": f"size={tmp},mode=1777,exec"},  # noqa: S108
+                "volumes_from": [f"{store.identity}:ro"],
+            }
+            with self._running(image, architecture, limits, given, program, user=SANDBOX_USER) as box:
+                yield box
+
+    @contextmanager
+    def _running(
+        self,
+        image: str,
+        architecture: str,
+        limits: Limits,
+        given: Mapping[str, Any],
+        program: Sequence[str] = ("cat",),
+        **more: Any,
+    ) -> Iterator[Container]:
+        """A running container without rights; `program` ends when our end of its input closes."""
+        api = self._api
+        with told():
             identity = api.create_container(
                 image,
-                ["cat"],
+                list(program),
                 entrypoint=[],
-                user=str(BUILD_USER),
-                working_dir="/build",
                 stdin_open=True,
                 labels={LABEL: "build"},
                 use_config_proxy=False,
                 platform=f"linux/{architecture}",
                 host_config=api.create_host_config(
                     auto_remove=True,
-                    binds=mounts,
                     cap_drop=["ALL"],
                     security_opt=["no-new-privileges"],
-                    network_mode=network,
                     mem_limit=limits.memory,
                     memswap_limit=limits.memory,
                     pids_limit=limits.processes,
+                    **given,
                 ),
+                **more,
             )["Id"]
         container = Container(api, identity, limits)
         try:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from layerbuild.target import Target
 
 _DOCKERFILE = "Dockerfile.build"
-_ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # as Docker calls them
+ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # as Docker calls them
 _OLDEST_PYTHON = (3, 10)  # of the tools in the image
 
 
@@ -51,7 +51,7 @@ class Image:
     @property
     def architecture(self) -> str:
         """Its architecture, as Docker calls it."""
-        return _ARCHITECTURES[self.target.arch]
+        return ARCHITECTURES[self.target.arch]
 
 
 class Images:
@@ -88,19 +88,13 @@ class Images:
                 causes=["the tools that it needs have left that Python behind"],
                 hint="take a newer runtime, or packages that have wheels and `--builder host`",
             )
-        base = self._base(target)
-        identity = base if "@sha256:" in base else self._base_id(base, _ARCHITECTURES[target.arch])
+        base = base_image(target, self._base_image)
+        identity = base if "@sha256:" in base else self._base_id(base, ARCHITECTURES[target.arch])
         packages = {f"{name.upper()}_PACKAGES": " ".join(names) for name, names in build.system_packages}
         arguments = tuple(sorted({"BASE_IMAGE": base, "PYTHON": target.runtime.name, **packages}.items()))
         context = [[name, hashlib.sha256(content).hexdigest()] for name, content in sorted(_context().items())]
         key = digest([identity, target.arch, arguments, context])
         return Image(target=target, base=base, arguments=arguments, key=key)
-
-    def _base(self, target: Target) -> str:
-        if self._base_image is None:
-            return target.runtime.image
-        python = "{}.{}".format(*target.runtime.version)
-        return self._base_image.replace("{python}", python).replace("{arch}", target.arch)
 
     def _base_id(self, base: str, architecture: str) -> str:
         """The id of the base image, which is pulled where the engine does not have it."""
@@ -135,6 +129,14 @@ class Images:
 
     def _lock(self, name: str) -> threading.Lock:
         return self._locks.setdefault(name, threading.Lock())
+
+
+def base_image(target: Target, given: str | None) -> str:
+    """An image that has a target's CPython: `given`, ``{python}`` and ``{arch}`` filled in; None for AWS's own."""
+    if given is None:
+        return target.runtime.image
+    python = "{}.{}".format(*target.runtime.version)
+    return given.replace("{python}", python).replace("{arch}", target.arch)
 
 
 def digest(parts: Any) -> str:

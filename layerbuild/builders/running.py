@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tarfile
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from layerbuild.errors import BuildError, MachineError
 from layerbuild.process import interrupted, stop_if_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from docker import APIClient
     from docker.types import CancellableStream
@@ -89,6 +90,50 @@ class Container:
         with told():
             self._api.put_archive(self._id, "/build", tar_of(files))
 
+    @property
+    def identity(self) -> str:
+        """The engine's id of it."""
+        return self._id
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a file in it."""
+        from docker.errors import NotFound
+
+        try:
+            with told(), contextlib.suppress(NotFound), self._archive(path):
+                return True
+        except MachineError as error:
+            if error.code != "engine-refused":
+                raise
+        return False
+
+    def fill(self, content: Iterable[bytes], *, kept: str) -> None:
+        """Unpacks a tar archive at its root, but for what is below `kept`; what is there already is left."""
+        with told(), tempfile.TemporaryFile() as file:
+            # An engine that hangs up in the middle would not be noticed otherwise.
+            file.writelines(content)
+            file.seek(0)
+            self._api.put_archive(self._id, "/", _without(file, kept) if kept else file)
+
+    def lines(self, command: Sequence[str], environment: Mapping[str, str]) -> Iterator[bytes]:
+        """Runs a command; yields what it prints, line by line.
+
+        Raises:
+            BuildError: time was up.
+            Interrupted: the user interrupted.
+        """
+        stop_if_interrupted()
+        with told():
+            made = self._api.exec_create(self._id, list(command), environment=dict(environment))
+            self._answer = self._api.exec_start(made["Id"], stream=True)
+            rest = b""
+            for chunk in self._answer:
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from whole
+            if rest:
+                yield rest
+            self._stop_if_over()
+
     def run(self, command: Sequence[str], environment: Mapping[str, str], log: Log) -> Ran:
         """Runs a command to its end, its output given to `log` line by line.
 
@@ -157,6 +202,17 @@ class Container:
         stop_if_interrupted()
         if self._late:
             raise self._out_of_time()
+
+
+def _without(file: IO[bytes], folder: str) -> IO[bytes]:
+    """A tar archive without what is below a folder."""
+    out = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the request
+    with tarfile.open(fileobj=file) as given, tarfile.open(fileobj=out, mode="w") as left:
+        for member in given:
+            if not f"/{member.name}".startswith(folder):
+                left.addfile(member, given.extractfile(member) if member.isreg() else None)
+    out.seek(0)
+    return out
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:

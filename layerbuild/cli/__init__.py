@@ -26,6 +26,8 @@ _COMMANDS = {
     "stack": "layerbuild.cli.stack",
     "recipes": "layerbuild.cli.recipes",
     "new": "layerbuild.cli.recipes",
+    "run": "layerbuild.cli.run",
+    "events": "layerbuild.cli.events",
     "runtimes": "layerbuild.cli.machine",
     "cache": "layerbuild.cli.machine",
     "completion": "layerbuild.cli.machine",

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import chosen_recipes, complete_rule, container_options, make_builders, recipe_options
+from layerbuild.cli.options import (
+    chosen_recipes,
+    complete_rule,
+    container_options,
+    make_builders,
+    make_prover,
+    recipe_options,
+)
 from layerbuild.console import Console, readable_size
 
 if TYPE_CHECKING:
@@ -15,7 +22,7 @@ if TYPE_CHECKING:
 
     from layerbuild.pipeline import Failed, Made
 
-_COLUMNS = ("layer", "target", "zipped", "unzipped", "limit", "pkgs", "time")
+_COLUMNS = ("layer", "target", "zipped", "unzipped", "limit", "pkgs", "imports", "time")
 _NUMBERS = ("zipped", "unzipped", "limit", "pkgs", "time")
 
 
@@ -32,6 +39,18 @@ _NUMBERS = ("zipped", "unzipped", "limit", "pkgs", "time")
     help="Do not apply a rule of the checks, or a family such as `contents`. Repeatable.",
 )  # fmt: skip
 @click.option("--explain-size", is_flag=True, help="Show where the bytes of each layer are.")
+@click.option(
+    "--smoke", type=click.Choice(["auto", "require", "off"]), default="auto", show_default=True,
+    help="Import what the recipe names as a function would. auto: where something here can run it.",
+)  # fmt: skip
+@click.option(
+    "--bytecode", type=click.Choice(["imports", "all", "off"]),
+    help="Compile what the imports load, or all, instead of what the recipe says.",
+)  # fmt: skip
+@click.option(
+    "--backend", type=click.Choice(["auto", "namespace", "container"]), default="auto", show_default=True,
+    help="What imports run in. auto: namespaces of this machine, or a container whose image is there.",
+)  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Layers to make side by side.")
 @container_options
 @click.pass_obj
@@ -50,6 +69,9 @@ def make_command(
     force: bool,
     ignore: tuple[str, ...],
     jobs: int,
+    smoke: str,
+    bytecode: str | None,
+    backend: str,
     explain_size: bool,
     **container: Any,
 ) -> int:
@@ -65,6 +87,7 @@ def make_command(
     from layerbuild import pipeline
     from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.index import Index
+    from layerbuild.recipe import Bytecode
 
     console.as_json = as_json
     if ignore:
@@ -80,7 +103,8 @@ def make_command(
     builders = make_builders(console, cache, index, **container)
     options = pipeline.Options(
         project=Path.cwd(), out=out, cache=cache, locked=locked, force=force, jobs=jobs, ignore=ignore,
-        base_image=container["base_image"],
+        base_image=container["base_image"], bytecode=Bytecode(mode=bytecode) if bytecode else None,
+        prover=make_prover(console, cache, smoke, backend, container["base_image"]),
     )  # fmt: skip
     made: list[Made] = []
     failed: list[Failed] = []
@@ -107,6 +131,7 @@ def make_command(
     return max((one.error.exit_code for one in failed), default=0)
 
 
+_SMOKE = {"passed": "passed", "not run": "not run", "none": "-"}
 _VERBS = {"built": "made", "up-to-date": "up to date:"}
 
 
@@ -124,12 +149,13 @@ def _show(console: Console, made: Sequence[Made]) -> None:
             readable_size(one.manifest.data["unzipped"]),
             f"{one.manifest.data['unzipped'] / UNZIPPED_LIMIT:.1%}",
             str(len(one.manifest.data["distributions"])),
+            _SMOKE[one.manifest.data["smoke"]["status"]],
             f"{one.seconds:.2f} s",
         ]
         for one in made
     ]
     paths = [str(one.path) for one in made]
-    if console.width() >= 76 + max(map(len, paths)):
+    if console.width() >= 85 + max(map(len, paths)):
         rows = [[*row, path] for row, path in zip(rows, paths, strict=True)]
         console.table((*_COLUMNS, "path"), rows, numbers=_NUMBERS)
         return

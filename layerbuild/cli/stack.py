@@ -88,7 +88,7 @@ def stack_command(
         wanted = _settings(console, layers[0])
         layers, target = tuple(wanted["layers"]), target or tuple(wanted.get("target", ()))
         function = function or (Path(wanted["function"]) if "function" in wanted else None)
-    stacks = _stacks(layers, function, target, out, cache)
+    stacks = stacks_of(layers, function, target, out, cache)
     if merge:
         _check_merge(merge, stacks)
     reports = []
@@ -174,7 +174,7 @@ class Stacked:
         )
 
 
-def _stacks(
+def stacks_of(
     names: Sequence[str], function: Path | None, patterns: Sequence[str], out: Path, cache: Cache
 ) -> list[Stacked]:
     """The stacks that the command line asks for: one, or one per target where recipes have an archive for each."""
@@ -257,7 +257,7 @@ def named_stack(
     wanted = _settings(console, name)
     function = Path(wanted["function"]) if "function" in wanted else None
     patterns = patterns or wanted.get("target", ())
-    return [one.report(name, shown) for one in _stacks(wanted["layers"], function, patterns, out, cache)]
+    return [one.report(name, shown) for one in stacks_of(wanted["layers"], function, patterns, out, cache)]
 
 
 def _explained(stack: Stack, asked: Sequence[str]) -> list[dict[str, Any]]:

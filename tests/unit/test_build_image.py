@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class StandIn(Engine):
         self.images[reference] = f"id of {reference}"
         return self.images[reference]
 
-    def check_runs(self, image: str, architecture: str) -> None:
+    def check_runs(self, image: str, architecture: str, program: Sequence[str] = ()) -> None:
         self._note(f"check {image} {architecture}")
 
     def build(

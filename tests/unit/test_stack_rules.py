@@ -174,11 +174,11 @@ def size(layers: Layers, broken: bool) -> list[Finding]:
 
 
 def targets(layers: Layers, broken: bool) -> list[Finding]:
-    from layerbuild.cli.stack import _stacks
+    from layerbuild.cli.stack import stacks_of
 
     one = write_zip(layers.folder / "one.zip", {f"{SITE}/one.py": ""})
     other = write_zip(layers.folder / "other.zip", {f"{SITE.replace('12', '13' if broken else '12')}/two.py": ""})
-    (stacked,) = _stacks([str(one), str(other)], None, (), layers.folder, Cache(layers.folder / "cache"))
+    (stacked,) = stacks_of([str(one), str(other)], None, (), layers.folder, Cache(layers.folder / "cache"))
     return stacked.findings
 
 

@@ -18,8 +18,8 @@ INSIDE = PACKAGE / "builders" / "context" / "inside.py"
 # Each imports only from those before it.
 ORDER = """
 errors process requirements target libraries toml_reader build_settings recipe lock cache pip_settings index zips elf
-content wheel scaffold builders diagnose resolve locking layer archive tree modules checks stack report publish
-pipeline console cli __main__
+content wheel scaffold builders diagnose resolve locking layer archive tree modules checks stack sandbox report
+publish pipeline console cli __main__
 """.split()
 
 
@@ -65,7 +65,7 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("library", "allowed"),
     [
-        ("docker", {"layerbuild.builders.engine", "layerbuild.builders.engine_errors"}),
+        ("docker", {f"layerbuild.builders.{name}" for name in ("engine", "engine_errors", "running")}),
         ("boto3", {"layerbuild.publish.registry"}),
     ],
 )

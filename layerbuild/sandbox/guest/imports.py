@@ -1,0 +1,70 @@
+"""Imports modules and runs a script with the search path of a function; says what failed and what was loaded.
+
+Its arguments are a JSON file and the number of the file descriptor that it reports to, as a JSON object: ``items``, a
+list of [name, seconds, error], and ``loaded``, the source files whose code was asked for, in that order.
+"""
+
+import json
+import os
+import runpy
+import sys
+import time
+import traceback
+
+import bootstrap
+
+
+def watch():
+    """A list that grows by the source of each module that is loaded from one."""
+    from importlib import _bootstrap_external as machinery
+
+    loaded = []
+    original = machinery.SourceLoader.get_code
+
+    def get_code(self, fullname):
+        loaded.append(self.get_filename(fullname))
+        return original(self, fullname)
+
+    machinery.SourceLoader.get_code = get_code
+    return loaded
+
+
+def attempt(work):
+    """(seconds, what went wrong or an empty text)"""
+    started = time.perf_counter()
+    said = ""
+    try:
+        work()
+    except SystemExit as stop:
+        said = "SystemExit: {}".format(stop.code) if stop.code not in (None, 0) else ""
+    except BaseException as error:
+        said = "".join(traceback.format_exception(type(error), error, error.__traceback__)[-12:])
+    return time.perf_counter() - started, said
+
+
+def main():
+    with open(sys.argv[1], encoding="utf-8") as file:
+        spec = json.load(file)
+    report = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
+    # The folder of this program is on nobody's search path.
+    del sys.path[0]
+    bootstrap.set_search_path()
+    sys.modules.pop("bootstrap", None)
+    loaded = watch() if spec["watch"] else []
+    items = []
+    for name in spec["imports"]:
+        items.append([name, *attempt(lambda name=name: __import__(name))])
+        if items[-1][2]:
+            break
+    if spec["script"] and not any(item[2] for item in items):
+        sys.argv = [spec["script"]]
+        items.append(["smoke.py", *attempt(lambda: runpy.run_path(spec["script"], run_name="__main__"))])
+    json.dump({"items": items, "loaded": loaded}, report)
+    report.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # What a module left running at exit is none of ours.
+    os._exit(0)
+
+
+main()
