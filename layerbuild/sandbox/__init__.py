@@ -154,7 +154,7 @@ def _header(path: str, mode: int, size: int, *, kind: bytes = tarfile.REGTYPE, t
     return entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
 
 
-def events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def reports(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """What a driver says, line by line. What is no JSON object came from elsewhere: it is taken for output."""
     for line in lines:
         try:

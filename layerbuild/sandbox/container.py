@@ -12,7 +12,7 @@ from layerbuild.builders import Limits as ContainerLimits
 from layerbuild.builders.engine import Engine
 from layerbuild.builders.image import ARCHITECTURES, base_image
 from layerbuild.errors import MachineError
-from layerbuild.sandbox import GUEST, MIB, SPEC, Limits, events, guest_files, tar_chunks
+from layerbuild.sandbox import GUEST, MIB, SPEC, Limits, guest_files, reports, tar_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -101,7 +101,7 @@ class ContainerSandbox:
             tmp=limits.tmp,
         ) as box:
             command = [self._python, "-I", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"]
-            yield from events(
+            yield from reports(
                 box.lines(command, {"LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64", "LC_ALL": "C.UTF-8"})
             )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild.errors import MachineError
 from layerbuild.process import Streaming
-from layerbuild.sandbox import GUEST, SPEC, Limits, events, guest_files, tar_chunks
+from layerbuild.sandbox import GUEST, SPEC, Limits, guest_files, reports, tar_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,7 +52,7 @@ class Namespace:
         python = f"/var/lang/bin/{self._interpreter.path.name}"
         spec = {**spec, "alone": True, "root": "", "python": python, "port": 9001 if network == "none" else 0}
         command = [python, "-I", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"]
-        yield from events(
+        yield from reports(
             _enter(self._interpreter.prefix, command, chain(content, guest_files(spec)), limits, network=network)
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild.errors import MachineError
 from layerbuild.process import Streaming
-from layerbuild.sandbox import GUEST, SPEC, Limits, events, guest_files
+from layerbuild.sandbox import GUEST, SPEC, Limits, guest_files, reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -61,7 +61,7 @@ class ProcessSandbox:
                 _write(file, root)
             command: list[str | Path] = [python, "-I", "-S", "-B", root / GUEST / "driver.py", root / SPEC]
             with Streaming(command, (), env=_system()) as done:
-                yield from events(done.lines())
+                yield from reports(done.lines())
             if done.returncode:
                 causes = done.stderr.splitlines()[-3:] or [f"exit code {done.returncode}"]
                 raise MachineError("sandbox-failed", "the sandbox broke off", causes=causes)
