@@ -27,6 +27,7 @@ _COMMANDS = {
     "recipes": "layerbuild.cli.recipes",
     "new": "layerbuild.cli.recipes",
     "run": "layerbuild.cli.run",
+    "profile": "layerbuild.cli.profile",
     "events": "layerbuild.cli.events",
     "runtimes": "layerbuild.cli.machine",
     "cache": "layerbuild.cli.machine",
@@ -82,6 +83,8 @@ def layerbuild(ctx: click.Context, *, quiet: bool, debug: bool) -> None:
     layerbuild lock --all --upgrade     take newer versions into the locks
     layerbuild check pillow             say whether it would load on Lambda
     layerbuild stack pillow boto3       say what layers do to each other
+    layerbuild run --layer pillow --function src --handler app.handler
+    layerbuild profile pillow           say what its imports cost a cold start
     layerbuild COMMAND --help           says more, with examples
     """
     ctx.meta["layerbuild.debug"] = debug

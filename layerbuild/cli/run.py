@@ -210,16 +210,23 @@ def _place(
         task = read_tree(function, str(function), cache)
         targets = select_targets(patterns) if patterns else default_targets()
         found = {target: Stack(layers=(), target=target, function=task) for target in targets}
+    return chosen_stack(found, sandboxes)
+
+
+def chosen_stack(stacks: Mapping[Target, Stack], sandboxes: Sandboxes) -> tuple[Stack, Sandbox]:
+    """One of several targets' stacks, and where to run it: the newest that this machine runs without emulation.
+
+    Raises:
+        MachineError: nothing here runs code for any of them.
+    """
     own = _MACHINES.get(platform.machine().lower(), "")
     problem: MachineError | None = None
-    for target in sorted(found, key=lambda one: (one.arch == own, one.runtime.version), reverse=True):
+    for target in sorted(stacks, key=lambda one: (one.arch == own, one.runtime.version), reverse=True):
         try:
-            return _of_target(found[target], target), sandboxes.find(target)
+            return _of_target(stacks[target], target), sandboxes.find(target)
         except MachineError as error:
             problem = problem or error
-    raise problem or UsageError(
-        "usage", "there is no target to run on", hint="say it, such as --target python3.13-arm64"
-    )
+    raise problem or UsageError("usage", "there is no target to run on", hint="say it: --target python3.13-arm64")
 
 
 def _of_target(stack: Stack, target: Target) -> Stack:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from layerbuild.target import Target
 
 # Of all imports together: an emulated interpreter takes minutes for what takes seconds otherwise.
-_LIMITS = Limits(seconds=300, memory=10240 * MIB)
+LIMITS = Limits(seconds=300, memory=10240 * MIB)
 _MOST_LINES = 40
 
 
@@ -30,14 +30,12 @@ class Imported:
         loaded: modules whose source was loaded, as paths below /opt, in that order.
         output: the end of what was printed.
         problem: what ended it before it was through; empty if nothing did.
-        times: what the interpreter says of import times, if that was asked for.
     """
 
     items: tuple[tuple[str, float, str], ...]
     loaded: tuple[str, ...]
     output: tuple[str, ...]
     problem: str
-    times: str = ""
 
     @property
     def failed(self) -> str:
@@ -62,9 +60,6 @@ def run_imports(
     content: Iterable[SandboxFile],
     imports: Sequence[str],
     script: bytes | None,
-    *,
-    watch: bool = True,
-    times: bool = False,
 ) -> Imported:
     """Imports modules in a fresh process, without a network.
 
@@ -74,8 +69,6 @@ def run_imports(
         content: what lies at /opt.
         imports: names of modules.
         script: a program to run after them, or None.
-        watch: note what is loaded.
-        times: have the interpreter say how long each module takes.
 
     Raises:
         MachineError: the sandbox cannot be made.
@@ -84,11 +77,10 @@ def run_imports(
         "kind": "import",
         "imports": list(imports),
         "script": f"/var/task/{SMOKE_SCRIPT}" if script is not None else "",
-        "watch": watch,
-        "times": times,
-        "timeout": _LIMITS.seconds,
-        "memory": _LIMITS.memory,
-        "environment": environment(target, function="smoke", handler="", memory=_LIMITS.memory, region="us-east-1"),
+        "watch": True,
+        "timeout": LIMITS.seconds,
+        "memory": LIMITS.memory,
+        "environment": environment(target, function="smoke", handler="", memory=LIMITS.memory, region="us-east-1"),
     }
 
     def everything() -> Iterator[SandboxFile]:
@@ -97,8 +89,8 @@ def run_imports(
             yield SandboxFile(f"var/task/{SMOKE_SCRIPT}", 0o644, len(script), lambda: script)
 
     output = ""
-    ended: dict[str, Any] = {"imported": "", "ended": "", "code": None, "times": ""}
-    for said in sandbox.run(everything(), spec, _LIMITS, network="none"):
+    ended: dict[str, Any] = {"imported": "", "ended": "", "code": None}
+    for said in sandbox.run(everything(), spec, LIMITS, network="none"):
         if "imported" in said:
             ended = said
         elif "log" in said:
@@ -115,7 +107,7 @@ def _imported(ended: dict[str, Any], output: str) -> Imported:
     except (ValueError, TypeError, KeyError):
         items, loaded = (), ()
         problem = {
-            "time": f"it was ended after {_LIMITS.seconds:.0f} seconds",
+            "time": f"it was ended after {LIMITS.seconds:.0f} seconds",
             "memory": "it was ended, as it took too much memory",
         }.get(str(ended["ended"]), f"it ended without a word (exit code {ended['code']})")
     return Imported(
@@ -123,5 +115,4 @@ def _imported(ended: dict[str, Any], output: str) -> Imported:
         loaded=tuple(path.removeprefix("/opt/") for path in loaded if path.startswith("/opt/")),
         output=tuple(line for line in output.splitlines() if line.strip())[-_MOST_LINES:],
         problem=problem,
-        times=str(ended.get("times", "")),
     )

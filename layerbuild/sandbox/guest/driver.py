@@ -3,7 +3,8 @@
 Its argument is a JSON file. With ``"kind": "invoke"`` it starts the runtime's client with a handler, answers it as
 Lambda's Runtime API does, and ends it when its time or memory is up. With ``"kind": "import"`` it runs
 ``imports.py`` in the same surroundings. It prints a JSON object on each line: ``log`` is output of the function,
-``report`` what Lambda logs itself, ``result`` how an invocation ended, ``imported`` what `imports.py` found.
+``report`` what Lambda logs itself, ``result`` how an invocation ended, ``imported`` what `imports.py` found. With
+``"kind": "profile"`` it does so many times over.
 
 Runtime API: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -459,19 +460,18 @@ def invoke(spec):
     function.stop()
 
 
-def imports(spec):
-    """Runs `imports.py`, which reports over a pipe of its own."""
+def imports(spec, names=(), *, times=False):
+    """Runs `imports.py`, which reports over a pipe of its own; `times` has the interpreter report, too."""
     read, write = os.pipe()
-    environment = dict(spec["environment"])
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "imports.py")
-    flags = ["-X", "importtime"] if spec["times"] else []
-    command = [spec["python"], *flags, program, sys.argv[1], str(write)]
-    times = subprocess.PIPE if spec["times"] else subprocess.STDOUT
-    process = Process(spec, command, environment, pass_fds=(write,), stderr=times)
+    flags = ["-X", "importtime"] if times else []
+    command = [spec["python"], *flags, program, sys.argv[1], str(write), *names]
+    errors = subprocess.PIPE if times else subprocess.STDOUT
+    process = Process(spec, command, dict(spec["environment"]), pass_fds=(write,), stderr=errors)
     os.close(write)
     received = {"data": b"", "times": b""}
     threads = [threading.Thread(target=collect, args=(os.fdopen(read, "rb"), received, "data"))]
-    if spec["times"]:
+    if times:
         threads.append(threading.Thread(target=collect, args=(process.popen.stderr, received, "times")))
     for thread in threads:
         thread.start()
@@ -490,10 +490,20 @@ def imports(spec):
     tell(
         imported=received["data"].decode("utf-8", "replace"),
         times=received["times"].decode("utf-8", "replace"),
+        names=names,
         ended=ended,
         code=code,
         memory=process.peak,
     )
+
+
+def profile(spec):
+    """Imports each set of modules in fresh processes: some that are only timed, and one that tells of each module."""
+    for _ in range(spec["runs"]):
+        for names in spec["sets"]:
+            imports(spec, names)
+    for names in spec["sets"]:
+        imports(spec, names, times=True)
 
 
 LARGEST_REPORT = 64 * 1024 * 1024
@@ -520,7 +530,7 @@ def main():
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
         if spec["alone"]:  # else the user's other processes would count
             resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
-    {"invoke": invoke, "import": imports}[spec["kind"]](spec)
+    {"invoke": invoke, "import": imports, "profile": profile}[spec["kind"]](spec)
 
 
 main()

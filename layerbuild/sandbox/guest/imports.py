@@ -1,7 +1,8 @@
 """Imports modules and runs a script with the search path of a function; says what failed and what was loaded.
 
-Its arguments are a JSON file and the number of the file descriptor that it reports to, as a JSON object: ``items``, a
-list of [name, seconds, error], and ``loaded``, the source files whose code was asked for, in that order.
+Its arguments are a JSON file, the number of a file descriptor, and names of modules, if not those of the file. It
+reports a JSON object to the descriptor: ``items``, a list of [name, seconds, error], and ``loaded``, the source files
+whose code was asked for, in that order.
 """
 
 import json
@@ -12,6 +13,8 @@ import time
 import traceback
 
 import bootstrap
+
+MARK = "layerbuild: imports"
 
 
 def watch():
@@ -52,10 +55,13 @@ def main():
     sys.modules.pop("bootstrap", None)
     loaded = watch() if spec["watch"] else []
     items = []
-    for name in spec["imports"]:
+    # Tells what follows in the interpreter's own report of import times from what this program needed.
+    print(MARK, file=sys.stderr, flush=True)
+    for name in sys.argv[3:] or spec["imports"]:
         items.append([name, *attempt(lambda name=name: __import__(name))])
         if items[-1][2]:
             break
+    print(MARK, file=sys.stderr, flush=True)
     if spec["script"] and not any(item[2] for item in items):
         sys.argv = [spec["script"]]
         items.append(["smoke.py", *attempt(lambda: runpy.run_path(spec["script"], run_name="__main__"))])
