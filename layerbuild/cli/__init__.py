@@ -26,7 +26,7 @@ _COMMANDS = {
     "stack": "layerbuild.cli.stack",
     "recipes": "layerbuild.cli.recipes",
     "new": "layerbuild.cli.recipes",
-    "run": "layerbuild.cli.run",
+    "run": "layerbuild.cli.invoke",
     "profile": "layerbuild.cli.profile",
     "events": "layerbuild.cli.events",
     "runtimes": "layerbuild.cli.machine",

@@ -67,7 +67,7 @@ def profile_command(
     layerbuild profile numpy --html numpy.html
     """
     from layerbuild.cache import Cache, default_cache_folder, write_text
-    from layerbuild.cli.run import chosen_stack
+    from layerbuild.cli.invoke import chosen_stack
     from layerbuild.cli.stack import stacks_of
     from layerbuild.sandbox.choose import BACKENDS, Sandboxes
     from layerbuild.sandbox.profile import profile
