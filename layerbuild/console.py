@@ -66,9 +66,19 @@ class Console:
             + self._styled(f" [{error.code}]", "dim", sys.stderr)
         )
         for cause in error.causes:
-            self._err(f"  {cause}")
+            for line in self._wrapped(f"  {cause}"):
+                self._err(line)
         if error.hint:
             self._err(self._styled("hint: ", "bold", sys.stderr) + error.hint)
+
+    def _wrapped(self, text: str) -> list[str]:
+        """Prose that is longer than a terminal's line, in lines that are not."""
+        columns = shutil.get_terminal_size().columns
+        if not sys.stderr.isatty() or len(text) <= columns or " " not in text.strip():
+            return [text]
+        import textwrap
+
+        return textwrap.wrap(text, columns, subsequent_indent="    ", break_long_words=False)
 
     def interrupted(self) -> int:
         """Says that the user interrupted the program; returns the exit code for that."""

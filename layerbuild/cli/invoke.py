@@ -105,10 +105,11 @@ def run_command(
     those of --env. Exit code 1 says that the function failed.
 
     \b
-    layerbuild run --layer pillow --layer boto3 --function src --handler app.handler --event s3-put
-    layerbuild run --function app.zip --handler app.handler --target python3.13-x86_64 --event event.json --repeat 3
-    layerbuild run --layer boto3 --function src --handler app.handler --event s3-put --set bucket=photos \\
-        --env AWS_ACCESS_KEY_ID --env AWS_SECRET_ACCESS_KEY --env TABLE=users --timeout 30
+    layerbuild run --layer pillow --function src --handler app.handler
+    layerbuild run --function app.zip --handler app.handler \\
+        --target python3.13-x86_64 --event event.json --repeat 3
+    layerbuild run --layer boto3 --function src --handler app.handler \\
+        --event s3-put --set bucket=photos --env AWS_PROFILE --timeout 30
     """
     from layerbuild.builders.host import HostBuilder
     from layerbuild.cache import Cache, default_cache_folder

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 GUEST = "layerbuild"
 SPEC = f"{GUEST}/spec.json"
+_PROGRAMS = ("driver.py", "processes.py", "runtime_api.py", "imports.py", "bootstrap.py")
 _PAD = 512
 _BLOCKS = 20 * 512
 MIB = 1 << 20
@@ -119,9 +120,7 @@ def environment(target: Target, *, function: str, handler: str, memory: int, reg
 def guest_files(spec: Mapping[str, Any]) -> Iterator[SandboxFile]:
     """The driver and its programs, and what it is to do."""
     folder = files("layerbuild").joinpath("sandbox", "guest")
-    texts = {
-        f"{GUEST}/{name}": folder.joinpath(name).read_bytes() for name in ("driver.py", "imports.py", "bootstrap.py")
-    }
+    texts = {f"{GUEST}/{name}": folder.joinpath(name).read_bytes() for name in _PROGRAMS}
     texts["var/runtime/bootstrap.py"] = texts[f"{GUEST}/bootstrap.py"]
     texts[SPEC] = json.dumps(spec).encode()
     for path, data in texts.items():

@@ -100,7 +100,7 @@ class ContainerSandbox:
             network=network,
             tmp=limits.tmp,
         ) as box:
-            command = [self._python, "-I", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"]
+            command = [self._python, "-E", "-s", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"]
             yield from reports(
                 box.lines(command, {"LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64", "LC_ALL": "C.UTF-8"})
             )

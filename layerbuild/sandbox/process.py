@@ -59,7 +59,7 @@ class ProcessSandbox:
                 Path(f"{root}{folder}").mkdir(parents=True, exist_ok=True)
             for file in chain(content, guest_files({**spec, **here})):
                 _write(file, root)
-            command: list[str | Path] = [python, "-I", "-S", "-B", root / GUEST / "driver.py", root / SPEC]
+            command: list[str | Path] = [python, "-E", "-s", "-S", "-B", root / GUEST / "driver.py", root / SPEC]
             with Streaming(command, (), env=_system()) as done:
                 yield from reports(done.lines())
             if done.returncode:

@@ -323,7 +323,7 @@ def test_a_shell_completes_commands_recipes_and_targets(project: Path, words: st
 
 
 def test_completion_after_an_unknown_command_stays_silent(project: Path) -> None:
-    variables = {"_LAYERBUILD_COMPLETE": "bash_complete", "COMP_WORDS": "layerbuild nonsense p", "COMP_CWORD": "2"}
+    variables = {"_LAYERBUILD_COMPLETE": "bash_complete", "COMP_WORDS": "layerbuild nonsense q", "COMP_CWORD": "2"}
     done = subprocess.run([sys.executable, "-m", "layerbuild"], env={**os.environ, **variables}, capture_output=True)
     assert (done.stdout.strip(), done.stderr) == (b"", b"")
 

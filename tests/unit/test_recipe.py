@@ -139,7 +139,7 @@ def test_what_is_no_size_is_refused(written: str) -> None:
         (
             "zzz = 1\n",
             3,
-            "unknown key zzz: known: accept, build-constraints, builder, constraints, environment, files,",
+            "unknown key zzz: known: accept, build-constraints, builder, bytecode, constraints, environment, files,",
         ),
         ("license = 'MIT'\n", 3, "the key is spelt licence"),
         ("\n[prune]\nset = ['tests']\n", 5, "unknown key prune.set: did you mean sets?"),

@@ -12,14 +12,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "layerbuild"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# A program of its own, inside containers.
-INSIDE = PACKAGE / "builders" / "context" / "inside.py"
+# Programs of their own, inside containers and other sandboxes, or of another Python.
+INSIDE = [
+    PACKAGE / "builders" / "context" / "inside.py",
+    PACKAGE / "bytecode_compiler.py",
+    *(PACKAGE / "sandbox" / "guest").glob("*.py"),
+]
 
 # Each imports only from those before it.
 ORDER = """
-errors process requirements target libraries toml_reader build_settings recipe lock cache pip_settings index zips elf
-content wheel scaffold builders diagnose resolve locking layer archive tree modules checks stack sandbox report
-publish pipeline console cli __main__
+errors process requirements target libraries toml_reader build_settings recipe lock cache interpreters pip_settings
+index zips elf content wheel scaffold builders diagnose resolve locking layer bytecode_compiler bytecode archive tree
+modules checks stack sandbox proof report publish pipeline console cli __main__
 """.split()
 
 
@@ -76,9 +80,10 @@ def test_what_lies_outside_is_spoken_to_in_one_place(library: str, allowed: set[
     assert users == allowed
 
 
-def test_the_program_inside_containers_and_layerbuild_do_not_import_each_other() -> None:
-    assert not {name for name in imported(INSIDE) if name.startswith("layerbuild")}
-    assert not {name for path in MODULES for name in imported(path) if "builders.context" in name}
+def test_programs_inside_sandboxes_and_layerbuild_do_not_import_each_other() -> None:
+    assert not {name for path in INSIDE for name in imported(path) if name.startswith("layerbuild")}
+    apart = ("builders.context", "sandbox.guest.", "bytecode_compiler")
+    assert not {name for path in MODULES for name in imported(path) if any(one in name for one in apart)}
 
 
 def calls(path: Path) -> set[str]:
@@ -89,7 +94,7 @@ def calls(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path != INSIDE], ids=module_name)
+@pytest.mark.parametrize("path", [path for path in MODULES if path not in INSIDE], ids=module_name)
 def test_only_console_prints_and_only_main_exits(path: Path) -> None:
     name = module_name(path)
     made = calls(path)
