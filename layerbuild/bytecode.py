@@ -13,12 +13,12 @@ import struct
 import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.cache import scratch_file
-from layerbuild.layer import UNZIPPED_LIMIT, LayerFile
+from layerbuild.layer import UNZIPPED_LIMIT, LayerFile, with_derived
 from layerbuild.process import run
 from layerbuild.wheel import record_digest
 from layerbuild.zips import DEFLATED
@@ -118,7 +118,8 @@ def add_bytecode(
             continue
         row, source = rows[path]
         place = _place(path, interpreter)
-        growth = row.size - (files[place].size if place in files else 0)
+        # RECORD will have a line for it.
+        growth = row.size + len(place) + 4 - (files[place].size if place in files else 0)
         if growth > room:
             left_out += 1
             continue
@@ -128,7 +129,6 @@ def add_bytecode(
             sha256=row.sha256, source=source, offset=row.offset, owner=modules[path].owner,
             facts={"pyc": [row.header[0] & 0xFFFF, *row.header[1:]]}, derived=True,
         )  # fmt: skip
-    complete = sorted((files | made).values(), key=lambda file: file.path)
     told = Compilation(
         mode=mode,
         compiler=interpreter.version,
@@ -136,7 +136,7 @@ def add_bytecode(
         unzipped=sum(file.size for file in made.values()),
         left_out=left_out,
     )
-    return replace(layer, files=tuple(complete)), told
+    return with_derived(layer, made.values()), told
 
 
 def _place(path: str, interpreter: Interpreter) -> str:

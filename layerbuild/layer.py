@@ -6,7 +6,7 @@ import hashlib
 import posixpath
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -200,7 +200,7 @@ def _entry_points(wheel: Wheel, place: Place) -> Iterator[LayerFile]:
     for name, function in wheel.scripts:
         if not _SCRIPT_NAME.fullmatch(name) or not _FUNCTION.fullmatch(function):
             raise _unusable(wheel, f"its entry point {name!r} = {function!r} names no program")
-        yield _made(f"bin/{name}", _entry_point(function, place), wheel, mode=0o755)
+        yield made_file(f"bin/{name}", _entry_point(function, place), wheel, mode=0o755)
 
 
 def _data_path(wheel: Wheel, category: str, rest: str, place: Place) -> str:
@@ -223,7 +223,7 @@ def _script(wheel: Wheel, member: Member, path: str, place: Place) -> LayerFile:
     content = program.content()
     if content.startswith(b"#!python"):
         rest = content.partition(b"\n")[2]
-        return _made(path, f"#!{place.interpreter}\n".encode() + rest, wheel, mode=0o755)
+        return made_file(path, f"#!{place.interpreter}\n".encode() + rest, wheel, mode=0o755)
     return program
 
 
@@ -240,7 +240,7 @@ def _entry_point(function: str, place: Place) -> bytes:
     ).encode()
 
 
-def _made(path: str, content: bytes, owner: Wheel, *, mode: int = 0o644) -> LayerFile:
+def made_file(path: str, content: bytes, owner: Wheel, *, mode: int = 0o644) -> LayerFile:
     """A file whose bytes are made here. Stored, as what deflate makes of them differs between zlib versions."""
     digest = record_digest(hashlib.sha256(content).digest())
     facts = {"shebang": content.partition(b"\n")[0].decode()} if content.startswith(b"#!") else _NO_FACTS
@@ -311,15 +311,34 @@ def _records(files: Sequence[LayerFile], wheels: Sequence[Wheel], place: Place) 
     for wheel in wheels:
         if f"{prefix}{wheel.dist_info}/METADATA" not in left:
             continue  # pruned by name: without it the distribution is not installed
-        info = _made(f"{prefix}{wheel.dist_info}/INSTALLER", installer, wheel)
+        info = made_file(f"{prefix}{wheel.dist_info}/INSTALLER", installer, wheel)
         lines = rows[wheel.sha256]
         lines.append(_row(f"{wheel.dist_info}/INSTALLER", info.sha256, info.size))
         lines.append(f"{wheel.dist_info}/RECORD,,\n")
-        made += [info, _made(f"{prefix}{wheel.dist_info}/RECORD", "".join(sorted(lines)).encode(), wheel)]
+        made += [info, made_file(f"{prefix}{wheel.dist_info}/RECORD", "".join(sorted(lines)).encode(), wheel)]
     return made
 
 
 def _row(path: str, sha256: str, size: int) -> str:
-    if "," in path or '"' in path:
-        path = '"' + path.replace('"', '""') + '"'
-    return f"{path},sha256={sha256},{size}\n"
+    return f"{_quoted(path)},sha256={sha256},{size}\n"
+
+
+def _quoted(path: str) -> str:
+    return '"' + path.replace('"', '""') + '"' if "," in path or '"' in path else path
+
+
+def with_derived(layer: Layer, derived: Iterable[LayerFile]) -> Layer:
+    """A layer with files made out of its others; RECORD lists them without hash and size, as it does bytecode."""
+    files = {file.path: file for file in layer.files}
+    rows: dict[str, list[str]] = {}
+    for file in derived:
+        files[file.path] = file
+        record = f"{layer.site}/{file.owner.dist_info}/RECORD"
+        rows.setdefault(record, []).append(f"{_quoted(posixpath.relpath(file.path, layer.site))},,\n")
+    for path, new in rows.items():
+        if path in files:
+            kept = files[path].content().decode().splitlines(keepends=True)
+            taken = {row.partition(",")[0] for row in new}
+            lines = [line for line in kept if line.partition(",")[0] not in taken]
+            files[path] = made_file(path, "".join(sorted([*lines, *new])).encode(), files[path].owner)
+    return replace(layer, files=tuple(sorted(files.values(), key=lambda file: file.path)))

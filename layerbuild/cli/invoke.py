@@ -30,15 +30,15 @@ _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64":
 
 @click.command("run")
 @click.option(
-    "--layer", "layers", metavar="LAYER", multiple=True, help="A layer, as for `stack`. Repeatable, in order."
-)
-@click.option(
-    "--function", type=click.Path(path_type=Path), required=True, help="The function's folder or zip, for /var/task."
-)
+    "--layer", "layers", metavar="LAYER", multiple=True,
+    help="A layer as for `stack`, or the one name of a stack in the settings. Repeatable, in order.",
+)  # fmt: skip
+@click.option("--function", type=click.Path(path_type=Path), help="The function's folder or zip, for /var/task.")
+@click.option("--name", help="The function's name, if not that of its folder or zip.")
 @click.option("--handler", required=True, metavar="MODULE.FUNCTION", help="What to call, such as app.handler.")
 @click.option(
     "--event", "events", metavar="FILE|NAME", multiple=True, shell_complete=complete_event,
-    help="A JSON file, - for standard input, or a sample of `layerbuild events`. Repeatable: warm starts.",
+    help="A JSON file or text, - for standard input, or a sample of `layerbuild events`. Repeatable: warm starts.",
 )  # fmt: skip
 @click.option(
     "--set", "settings", metavar="NAME=VALUE", multiple=True, help="Set a parameter of samples. Repeatable."
@@ -82,7 +82,8 @@ def run_command(
     /,
     *,
     layers: tuple[str, ...],
-    function: Path,
+    function: Path | None,
+    name: str | None,
     handler: str,
     events: tuple[str, ...],
     settings: tuple[str, ...],
@@ -113,6 +114,7 @@ def run_command(
     """
     from layerbuild.builders.host import HostBuilder
     from layerbuild.cache import Cache, default_cache_folder
+    from layerbuild.cli.stack import expanded
     from layerbuild.index import Index
     from layerbuild.sandbox import MIB, Limits
     from layerbuild.sandbox.choose import BACKENDS, Sandboxes
@@ -124,10 +126,19 @@ def run_command(
     sandboxes = Sandboxes(cache, backends, base_image=base_image, pull=backend == "container")
     texts = [_event(one, parameter_values(settings)) for one in events or ("{}",)] * repeat
     limits = Limits(seconds=timeout, memory=memory * MIB, tmp=tmp * MIB)
+    layers, function, target = expanded(console, layers, function, target)
+    if function is None:
+        raise UsageError("usage", "run needs a --function", hint="a folder or a zip, such as --function src")
     given = Function(
-        name=function.resolve().stem, handler=handler, variables=_variables(variables), region=region, limits=limits
+        name=name or function.resolve().stem,
+        handler=handler,
+        variables=_variables(variables),
+        region=region,
+        limits=limits,
     )
     stack, sandbox = _place(layers, function, target, out, cache, sandboxes)
+    if errors := sum(1 for one in stack.findings() if one.severity == "error" and one.accepted is None):
+        console.warn(f"the stack has {errors} {'error' if errors == 1 else 'errors'}, which `layerbuild stack` tells")
     console.note(f"running on {stack.target}, CPython {sandbox.interpreter}, in the {sandbox.name} backend")
     if sandbox.name == "process":
         for difference in sandbox.differences:

@@ -84,10 +84,7 @@ def stack_command(
 
     prepare(console, shown)
     cache = Cache(default_cache_folder())
-    if len(layers) == 1 and console.stacks and not _is_layer(layers[0]):
-        wanted = _settings(console, layers[0])
-        layers, target = tuple(wanted["layers"]), target or tuple(wanted.get("target", ()))
-        function = function or (Path(wanted["function"]) if "function" in wanted else None)
+    layers, function, target = expanded(console, layers, function, target)
     stacks = stacks_of(layers, function, target, out, cache)
     if merge:
         _check_merge(merge, stacks)
@@ -233,6 +230,17 @@ def _stack(layers: Sequence[Subject], function: Any, target: Target) -> Stack:
         function=function,
         identities=tuple(one.identity for one in layers),
     )
+
+
+def expanded(
+    console: Console, layers: tuple[str, ...], function: Path | None, target: tuple[str, ...]
+) -> tuple[tuple[str, ...], Path | None, tuple[str, ...]]:
+    """Layers, function and targets, where the one word for the layers may name a stack of the settings."""
+    if len(layers) != 1 or not console.stacks or _is_layer(layers[0]):
+        return layers, function, target
+    wanted = _settings(console, layers[0])
+    own = Path(wanted["function"]) if "function" in wanted else None
+    return tuple(wanted["layers"]), function or own, target or tuple(wanted.get("target", ()))
 
 
 def _is_layer(name: str) -> bool:

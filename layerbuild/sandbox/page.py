@@ -96,7 +96,8 @@ def _limits(profile: Mapping[str, Any]) -> Iterator[str]:
     zipped, unzipped = amount(limits["zipped"]), amount(limits["unzipped"])
     mib = f"{zipped / _MIB:,.0f} MiB"
     yield f"<h3>Zipped</h3>\n<p>A request to publish a layer holds at most {mib} ({size(zipped)}).</p>"
-    yield _bars((layer["name"], [(shown(layer["name"]), amount(layer["zipped"]))], zipped) for layer in layers)
+    zips = [layer for layer in layers if layer["zipped"] is not None]
+    yield _bars((layer["name"], [(shown(layer["name"]), amount(layer["zipped"]))], zipped) for layer in zips)
     yield (
         "<h3>Unzipped</h3>\n<p>A function and all of its layers have at most "
         f"{unzipped:,.0f} bytes ({size(unzipped)}).</p>"

@@ -77,7 +77,23 @@ def _module(stack: Stack, name: str) -> dict[str, Any] | None:
         why = (
             f"{_folder(candidates[0])} comes before {_folder(candidates[1])} on sys.path, whatever the layers' order"
         )
-    return _answer(name, found.kind, found.path, stack.layer_name(found.layer), [*rows, *carriers], why)
+    served = stack.layer_name(found.layer)
+    if bytecode := _bytecode(stack, found.path or ""):
+        served, why = stack.layer_name(stack.winners[bytecode]), "its bytecode is used without a look at the source"
+        rows.append(_row(stack, stack.winners[bytecode], bytecode))
+    return _answer(name, found.kind, found.path, served, [*rows, *carriers], why)
+
+
+def _bytecode(stack: Stack, source: str) -> str | None:
+    """The bytecode of another layer that is used instead of a source, whatever that says (PEP 552: unchecked)."""
+    folder, _, name = source.removeprefix(f"{LAYER_ROOT}/").rpartition("/")
+    tag = "cpython-{}{}".format(*stack.target.runtime.version)
+    path = f"{folder}/__pycache__/{name.removesuffix('.py')}.{tag}.pyc"
+    if not source.startswith(f"{LAYER_ROOT}/") or path not in stack.winners:
+        return None
+    facts = stack.merged.entries[path].facts.get("pyc", [0, 0])
+    other = stack.winners[path] != stack.layer_of(source)
+    return path if other and facts[:2] == [stack.target.runtime.bytecode_magic, 1] else None
 
 
 def _others(stack: Stack, path: str) -> list[dict[str, Any]]:

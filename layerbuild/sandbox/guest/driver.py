@@ -187,8 +187,8 @@ class Function:
             error="Unhandled" if failed else None,
             error_type=failed,
             id=identity,
-            duration=round(duration, 3),
-            init=round(init, 3) if init else None,
+            duration=round(duration, 2),
+            init=round(init, 2) if init else None,
             memory=used,
         )
 
