@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.bytecode import add_bytecode
+from layerbuild.checks import Finding
 from layerbuild.errors import CheckError, MachineError
 from layerbuild.sandbox.smoke import layer_files, run_imports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from layerbuild.bytecode import Compilation
     from layerbuild.cache import Cache
     from layerbuild.layer import Layer
     from layerbuild.recipe import Bytecode, Recipe
+    from layerbuild.sandbox import SandboxFile
     from layerbuild.sandbox.choose import Sandboxes
     from layerbuild.target import Target
 
@@ -161,3 +163,35 @@ class Prover:
             raise MachineError("no-bytecode", f"{name} gets no bytecode: {problem}", hint=hint)
         self._warn(f"{name} gets no bytecode: {problem} ({hint})")
         return layer, None
+
+
+def import_findings(
+    content: Callable[[], Iterable[SandboxFile]],
+    recipe: Recipe | None,
+    targets: Sequence[Target],
+    sandboxes: Sandboxes,
+) -> Iterator[Finding]:
+    """What importing what a recipe names says of a layer that is there already.
+
+    Args:
+        content: gives what lies at /opt, anew each time.
+        recipe: of the layer, if that is known.
+        targets: on which to try it.
+        sandboxes: where.
+    """
+    script = recipe.smoke_script() if recipe else None
+    if recipe is None or not (recipe.imports or script):
+        yield Finding(code="import-not-run", message="no recipe says what to import")
+        return
+    for target in targets:
+        try:
+            ended = run_imports(sandboxes.find(target), target, content(), recipe.imports, script)
+        except MachineError as error:
+            told = "; ".join(error.causes) or error.what
+            yield Finding(code="import-not-run", message=f"not tried: {told}", targets=(str(target),))
+            continue
+        if ended.failed:
+            said = next((line.strip() for line in reversed(ended.causes()) if line.strip()), "")
+            yield Finding(
+                code="import-fails", message=f"{ended.failed} does not import: {said}", targets=(str(target),)
+            )

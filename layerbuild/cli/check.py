@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import complete_rule, complete_target
+from layerbuild.cli.options import complete_rule, complete_target, make_sandboxes
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import UsageError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from layerbuild.publish.registry import Published
     from layerbuild.recipe import Recipe
     from layerbuild.report import Report
+    from layerbuild.sandbox.choose import Sandboxes
     from layerbuild.target import Target
     from layerbuild.tree import Tree
 
@@ -72,6 +73,14 @@ def finding_options(function: Any) -> Any:
     "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("dist"), show_default=True,
     help="Where the archives of recipes are.",
 )  # fmt: skip
+@click.option("--import", "imports", is_flag=True, help="Import what the recipes name, too, as a function would.")
+@click.option(
+    "--backend", type=click.Choice(["auto", "namespace", "container"]), default="auto", show_default=True,
+    help="What imports run in. auto: namespaces of this machine, or a container whose image is there.",
+)  # fmt: skip
+@click.option(
+    "--base-image", metavar="IMAGE", help="Image of containers instead of AWS's; {python} and {arch} are filled in."
+)
 @finding_options
 @click.option("--list-rules", is_flag=True, help="Print every rule with its cause and its fix.")
 @click.pass_obj
@@ -82,6 +91,9 @@ def check_command(
     layers: tuple[str, ...],
     target: tuple[str, ...],
     out: Path,
+    imports: bool,
+    backend: str,
+    base_image: str | None,
     list_rules: bool,
     **shown: Any,
 ) -> int:
@@ -94,6 +106,7 @@ def check_command(
     layerbuild check layer.zip --target python3.12-x86_64
     layerbuild check build/opt/ --strict --ignore contents-no-dist-info
     layerbuild check arn:aws:lambda:eu-west-1:123456789012:layer:pillow:7
+    layerbuild check pillow --import --target 'python3.13-*'
     layerbuild check --format sarif > layerbuild.sarif
 
     Exit code 1 when there are errors, with --strict also when there are warnings.
@@ -118,7 +131,8 @@ def check_command(
     ]
     if given and not found:
         raise UsageError("unknown-target", f"no archive is for {', '.join(target)}", hint="leave --target out")
-    reports = _without_idle([_checked(subject, target, cache, shown) for subject in found], found)
+    sandboxes = make_sandboxes(cache, backend, base_image, pull=False) if imports else None
+    reports = _without_idle([_checked(subject, target, cache, shown, sandboxes) for subject in found], found)
     if stacks:
         from layerbuild.cli.stack import named_stack
 
@@ -226,7 +240,9 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
         yield subject
 
 
-def _checked(subject: Subject, patterns: Sequence[str], cache: Cache, shown: dict[str, Any]) -> Report:
+def _checked(
+    subject: Subject, patterns: Sequence[str], cache: Cache, shown: dict[str, Any], sandboxes: Sandboxes | None
+) -> Report:
     from layerbuild import checks
     from layerbuild.checks.size import largest
     from layerbuild.report import Report
@@ -238,6 +254,11 @@ def _checked(subject: Subject, patterns: Sequence[str], cache: Cache, shown: dic
     found = checks.known_findings(
         key, cache if subject.tree.digest else None, lambda: checks.check_layer(subject.tree, targets, budget=budget)
     )
+    if sandboxes:
+        from layerbuild.proof import import_findings
+        from layerbuild.sandbox.invoke import tree_files
+
+        found = [*found, *import_findings(lambda: tree_files(subject.tree, "opt"), recipe, targets, sandboxes)]
     if recipe:
         found = checks.accept(found, recipe.accept)
     return Report(

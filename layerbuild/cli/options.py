@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerbuild.lock import Lock
     from layerbuild.proof import Prover
     from layerbuild.recipe import Recipe
+    from layerbuild.sandbox.choose import Sandboxes
     from layerbuild.target import Target
 
 
@@ -154,18 +155,24 @@ def make_builders(
     return Builders(cache, index, console, options, resolve, builder)
 
 
-def make_prover(console: Console, cache: Cache, smoke: str, backend: str, base_image: str | None) -> Prover:
-    """What imports and compiles layers, by the command line's ``--smoke`` and ``--backend``.
+def make_sandboxes(cache: Cache, backend: str, base_image: str | None, *, pull: bool) -> Sandboxes:
+    """Where to import modules, by the command line's ``--backend``.
 
-    Imports run code of the packages. Not in a plain process, which has all rights of the user; and not in an image
-    that has to be fetched first, unless that was asked for.
+    Not in a plain process, which has all rights of the user; and not in an image that has to be fetched first, unless
+    that was asked for.
     """
-    from layerbuild.proof import Prover
     from layerbuild.sandbox.choose import Sandboxes
 
     backends = ("namespace", "container") if backend == "auto" else (backend,)
-    pull = backend == "container" or smoke == "require"
-    return Prover(Sandboxes(cache, backends, base_image=base_image, pull=pull), cache, smoke, console.warn)
+    return Sandboxes(cache, backends, base_image=base_image, pull=pull or backend == "container")
+
+
+def make_prover(console: Console, cache: Cache, smoke: str, backend: str, base_image: str | None) -> Prover:
+    """What imports and compiles layers, by the command line's ``--smoke`` and ``--backend``."""
+    from layerbuild.proof import Prover
+
+    sandboxes = make_sandboxes(cache, backend, base_image, pull=smoke == "require")
+    return Prover(sandboxes, cache, smoke, console.warn)
 
 
 def chosen_recipes(

@@ -12,7 +12,7 @@ from layerbuild.zips import ZipReader
 
 PACKAGE = Path(layerbuild.__file__).parent
 DOCUMENT = PACKAGE.parent / "docs/checks.md"
-CODE = re.compile(r"(?:size|zip|binary|contents|target|accept|stack)(?:-[a-z0-9]+)+")
+CODE = re.compile(r"(?:size|zip|binary|contents|target|accept|import|stack)(?:-[a-z0-9]+)+")
 
 
 def tables() -> list[list[list[str]]]:
