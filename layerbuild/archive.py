@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from layerbuild import __version__
 from layerbuild.cache import whole_file, write_text
 from layerbuild.errors import BuildError, UsageError
+from layerbuild.layer import MOST_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,6 @@ _END = struct.Struct("<4s4H2LH")
 _MADE_BY_UNIX = 3 << 8 | 20
 _NEEDS_DEFLATE = 20
 _UTF8 = 0x800
-_MAX_FILES = 0xFFFE
 _LARGEST_MANIFEST = 16 * 1024**2
 _BUFFER = 1 << 20
 _EARLIEST = 315_532_800  # 1980-01-01, where the zip format's dates begin
@@ -111,8 +111,8 @@ def write_archive(files: Iterable[Packed], path: Path, *, epoch: int) -> Written
         BuildError: there are more files than a zip without zip64 can list.
     """
     files = tuple(files)
-    if len(files) > _MAX_FILES:
-        what = f"{path.name} would have {len(files):,} files; a plain zip holds {_MAX_FILES:,}"
+    if len(files) > MOST_FILES:
+        what = f"{path.name} would have {len(files):,} files; a plain zip holds {MOST_FILES:,}"
         raise BuildError("too-many-files", what, hint="prune it")
     with whole_file(path) as output:
         return _Writer(output, *_dos_date(epoch)).write(files)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild.cache import scratch_file
-from layerbuild.layer import UNZIPPED_LIMIT, LayerFile, with_derived
+from layerbuild.layer import MOST_FILES, UNZIPPED_LIMIT, LayerFile, with_derived
 from layerbuild.process import run
 from layerbuild.wheel import record_digest
 from layerbuild.zips import DEFLATED
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 # Raised whenever the same inputs would give other bytes.
 _FORMAT = 1
 _LEVEL = 9
+# What the imports' bytecode may add to the zip: a part of it, or so many bytes where that is more.
+_GROWTH, _LEAST_GROWTH = 0.119, 3_000_000
+_HEADERS = 76
 _HEADER = struct.Struct("<4I")
 _COMPILER = Path(__file__).with_name("bytecode_compiler.py")
 
@@ -66,7 +69,7 @@ class Compilation:
         mode: ``imports`` or ``all``.
         compiler: the full version of the CPython that compiled.
         files, unzipped: how many modules, and the bytes of their .pyc.
-        left_out: how many modules there was no room for.
+        left_out: how many modules were left out for want of room.
     """
 
     mode: str
@@ -93,7 +96,8 @@ def add_bytecode(
 
     Args:
         layer: without.
-        mode: ``imports`` compiles what is in `loaded`, ``all`` everything.
+        mode: ``imports`` compiles what is in `loaded`, as far as the zip grows by less than 12 % or 3 MB, whichever is
+            more; ``all`` everything.
         loaded: paths of modules in the layer, most useful first: they come first where there is not room for all.
         interpreter: of the layer's runtime.
         cache: keeps what is compiled, by wheel.
@@ -109,7 +113,7 @@ def add_bytecode(
     if mode == "all":
         wanted += [path for path in modules if path not in set(wanted)]
     rows = _compile([modules[path] for path in wanted], interpreter, cache)
-    room = min(UNZIPPED_LIMIT - 1, budget or UNZIPPED_LIMIT) - layer.unzipped
+    room = _Room(layer, mode, budget)
     made: dict[str, LayerFile] = {}
     files = {file.path: file for file in layer.files}
     left_out = 0
@@ -118,12 +122,11 @@ def add_bytecode(
             continue
         row, source = rows[path]
         place = _place(path, interpreter)
-        # RECORD will have a line for it.
-        growth = row.size + len(place) + 4 - (files[place].size if place in files else 0)
-        if growth > room:
+        if place.rpartition("/")[0] in files:  # a wheel's file of that name
+            continue
+        if not room.take(row, place, files.get(place)):
             left_out += 1
             continue
-        room -= growth
         made[place] = LayerFile(
             path=place, mode=0o644, method=DEFLATED, crc=row.crc, compressed=row.compressed, size=row.size,
             sha256=row.sha256, source=source, offset=row.offset, owner=modules[path].owner,
@@ -137,6 +140,28 @@ def add_bytecode(
         left_out=left_out,
     )
     return with_derived(layer, made.values()), told
+
+
+class _Room:
+    """How much bytecode a layer can still take."""
+
+    def __init__(self, layer: Layer, mode: str, budget: int | None) -> None:
+        self._files = MOST_FILES - len(layer.files)
+        self._unzipped = min(UNZIPPED_LIMIT - 1, budget or UNZIPPED_LIMIT) - layer.unzipped
+        zipped = sum(file.compressed for file in layer.files)
+        self._zipped = max(_LEAST_GROWTH, int(_GROWTH * zipped)) if mode == "imports" else UNZIPPED_LIMIT
+
+    def take(self, row: _Row, place: str, replaced: LayerFile | None) -> bool:
+        """Whether there is room for one more; if so, it is taken."""
+        # RECORD will have a line for it, and the zip two headers.
+        unzipped = row.size + len(place) + 4 - (replaced.size if replaced else 0)
+        zipped = row.compressed + 3 * len(place) + _HEADERS
+        if unzipped > self._unzipped or zipped > self._zipped or self._files < 1:
+            return False
+        self._unzipped -= unzipped
+        self._zipped -= zipped
+        self._files -= 1
+        return True
 
 
 def _place(path: str, interpreter: Interpreter) -> str:

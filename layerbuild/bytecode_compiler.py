@@ -8,6 +8,7 @@ The bytes depend on the interpreter's state: which strings are interned, how oft
 file is compiled in a child that was forked off the same state. Where there is no fork, the caller gives one file.
 """
 
+import contextlib
 import importlib.util
 import json
 import marshal
@@ -24,16 +25,30 @@ UNCHECKED_HASH = 1  # PEP 552: the hash is there, and nobody compares it.
 def compiled(source, name):
     """The content of a .pyc that is valid whatever the dates of files are."""
     code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    if sys.version_info < (3, 11) and has_unordered(code):
+        raise ValueError("the order of a set is by addresses, and another in each process")
     header = importlib.util.MAGIC_NUMBER + struct.pack("<I", UNCHECKED_HASH) + importlib.util.source_hash(source)
     return header + marshal.dumps(code)
+
+
+def has_unordered(code):
+    """Whether there is a constant set whose order hash seeds do not decide, as None's hash is its address."""
+    for value in code.co_consts:
+        if isinstance(value, frozenset) and any(not isinstance(item, (str, bytes, int, float)) for item in value):
+            return True
+        if isinstance(value, type(code)) and has_unordered(value):
+            return True
+    return False
 
 
 def limited():
     import resource
 
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, wanted in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):  # not every system has each
+            resource.setrlimit(kind, (limit, limit))
 
 
 def in_child(source, name):

@@ -223,7 +223,7 @@ def _of_downloads(column: ProgressColumn) -> ProgressColumn:
 
 
 # Control characters, but for tabs and the sequences that colour text.
-_CONTROLS = re.compile(r"\x1b\[\d+m|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(r"\x1b\[\d+m|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def _visible(text: str, stream: TextIO | None) -> str:

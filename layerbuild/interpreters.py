@@ -29,8 +29,10 @@ print(json.dumps({
     "machine": platform.machine(),
     "kind": sys.implementation.name,
     "magic": int.from_bytes(importlib.util.MAGIC_NUMBER[:2], "little"),
+    "free_threaded": "t" in getattr(sys, "abiflags", ""),
 }))
 """
+_UNUSABLE = {"path": "", "prefix": "", "version": "", "machine": "", "kind": "", "magic": 0, "free_threaded": False}
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -56,7 +58,8 @@ def find_interpreter(runtime: Runtime, cache: Cache) -> Interpreter | None:
     for path in _candidates(runtime):
         facts = _facts(path, cache)
         version = "{}.{}.".format(*runtime.version)
-        if facts["kind"] == "cpython" and facts["magic"] == runtime.bytecode_magic:
+        # One without a lock has the same magic number, and loads no extension module that is for Lambda.
+        if facts["kind"] == "cpython" and facts["magic"] == runtime.bytecode_magic and not facts["free_threaded"]:
             if not facts["version"].startswith(version):
                 continue
             return Interpreter(
@@ -74,7 +77,7 @@ def _candidates(runtime: Runtime) -> Iterator[Path]:
     if sys.version_info[:2] == runtime.version:
         yield Path(sys.executable)
     # pyenv's shims start whatever its settings of the moment say.
-    yield from (path for folder in os.get_exec_path() if (path := Path(folder, name)).exists() and not _shim(path))
+    yield from (path for folder in os.get_exec_path() if _is_there(path := Path(folder, name)) and not _shim(path))
     home = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     roots = [home / "versions"]
     if tools := os.environ.get("RUNNER_TOOL_CACHE"):
@@ -87,6 +90,13 @@ def _candidates(runtime: Runtime) -> Iterator[Path]:
             yield from sorted(folder.glob(f"bin/{name}"))
             yield from sorted(folder.glob(f"*/bin/{name}"))
     yield from _of_uv(runtime)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that may not be read, or a name that no folder can have
+        return False
 
 
 def _shim(path: Path) -> bool:
@@ -106,14 +116,14 @@ def _facts(path: Path, cache: Cache) -> dict[str, Any]:
     """What an interpreter says of itself, asked once for each file."""
     try:
         stat = path.stat()
-        key = hashlib.sha256(f"{path.absolute()}\0{stat.st_mtime_ns}\0{stat.st_size}".encode()).hexdigest()
+        # What an interpreter is asked for is part of the key.
+        key = hashlib.sha256(f"{_PROBE}\0{path.absolute()}\0{stat.st_mtime_ns}\0{stat.st_size}".encode()).hexdigest()
         known = cache.record("interpreters", key)
         if known is None:
-            # Not isolated from its own installation, but from all that a user may have set.
-            env = {name: None for name in os.environ if name.startswith("PYTHON")}
-            done = run([path, "-s", "-S", "-c", _PROBE], env=env)
-            known = json.loads(done.stdout)
+            known = json.loads(run([path, "-I", "-S", "-c", _PROBE]).stdout)
+            if not isinstance(known, dict) or known.keys() != _UNUSABLE.keys():
+                return _UNUSABLE
             cache.keep_record("interpreters", key, known)
-    except (OSError, ValueError):
-        return {"kind": "", "version": "", "magic": 0}
+    except (OSError, ValueError, RecursionError):
+        return _UNUSABLE
     return dict(known)

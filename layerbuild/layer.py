@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # The function and all its layers must be smaller than this, unzipped (AWS Lambda quotas).
 UNZIPPED_LIMIT = 262_144_000
+# A zip without zip64 lists no more.
+MOST_FILES = 0xFFFE
 INSTALLER = "layerbuild"
 
 # Entry points specification: names of programs as it recommends them, and what they call.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from layerbuild import __version__
@@ -274,18 +274,19 @@ def _prove(
     def loaded() -> Smoke:
         """Which modules are loaded is the same on both architectures, as near as matters."""
         twins = [one for one in recipe.targets if one.runtime == job.targets[0].runtime and one != job.targets[0]]
-        if smoke.status == "passed" or wanted.mode == "all" or not recipe.imports or not twins:
+        if smoke.status != "not run" or wanted.mode == "all" or not twins:
             return smoke
         twin = Job(recipe=recipe, targets=(twins[0],), label=str(twins[0]))
         builder = builders.of(recipe)
-        lock = ensure_lock(
-            recipe, twins[0], options.project, index, reporter.note, builder=builder, locked=options.locked
-        )
-        return prover.smoke(recipe, twins[0], compose_job(twin, lock, builder), twin.name)
+        try:
+            lock = ensure_lock(recipe, twins[0], options.project, index, reporter.note, builder=builder, locked=True)
+            return prover.smoke(recipe, twins[0], compose_job(twin, lock, builder), twin.name)
+        except LayerbuildError as error:  # the twin's own make will tell more
+            return replace(smoke, reason=f"{smoke.reason}; {twins[0]}: {error.what}")
 
     layer, compiled = prover.compiled(layer, wanted, job.targets[0], loaded, job.name, recipe.size_budget)
     if compiled and compiled.left_out:
-        reporter.warn(f"{job.name}: there is no room for the bytecode of {compiled.left_out} modules")
+        reporter.note(f"{job.name}: there is no room for the bytecode of {compiled.left_out} modules")
     return smoke, layer, compiled
 
 

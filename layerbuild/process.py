@@ -89,6 +89,7 @@ def run(
 
 _LONGEST_LINE = 16 * 1024 * 1024
 _LONGEST_COMPLAINT = 4096
+_GRACE_SECONDS = 2
 
 
 class Streaming:
@@ -130,9 +131,7 @@ class Streaming:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
+        self._end()
         for thread in self._threads:
             thread.join()
         for pipe in (self._process.stdout, self._process.stderr):
@@ -161,4 +160,14 @@ class Streaming:
     def _watch(self) -> None:
         while self._process.poll() is None:
             if interrupted.wait(_POLL_SECONDS):
-                self._process.kill()
+                self._end()
+
+    def _end(self) -> None:
+        """Ends it; it may need a moment to end what it has started."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            self._process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

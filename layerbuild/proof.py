@@ -80,7 +80,7 @@ class Prover:
             recipe.imports,
             hashlib.sha256(script).hexdigest() if script else None,
             [recipe.bytecode.mode, recipe.bytecode.required],
-            compilers if recipe.bytecode.mode != "off" or self._smoke != "off" else None,
+            compilers,
         ]
 
     def smoke(self, recipe: Recipe, target: Target, layer: Layer, name: str) -> Smoke:

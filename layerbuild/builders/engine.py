@@ -201,14 +201,9 @@ class Engine:
         """
         if architecture != self.architecture:
             with self._running(image, architecture, Limits(seconds=60), {"network_mode": "none"}, program) as box:
-                try:
-                    # The engine starts a program that cannot run; it has ended when the next one is asked for.
-                    refused = any(b"exec format error" in line for line in box.lines(program, {}))
-                except MachineError as error:
-                    if error.code == "engine-lost":
-                        raise
-                    refused = True
-            if refused:
+                # The engine starts a program that cannot run; it has ended when the next one is asked for.
+                runs = box.can_run(program)
+            if not runs:
                 raise_known(f"exec format error: no program of {image} runs")
 
     @contextmanager
@@ -243,23 +238,27 @@ class Engine:
         limits: Limits,
         content: Iterable[bytes],
         program: Sequence[str],
+        waiting: Sequence[str],
         *,
+        environment: Mapping[str, str],
         network: str,
         tmp: int,
     ) -> Iterator[Container]:
-        """A running container with content, in which nothing can be written but /tmp; it is gone with the block.
+        """A program in a container with content, where nothing can be written but /tmp; it is gone with the block.
 
         Args:
             image: to make it of.
             architecture: of the image.
             limits: what it may use.
             content: a tar archive of what lies in `PLACES`; where the image has a runtime of its own, that is kept.
-            program: of the image, that reads its input to its end.
+            program: what runs there; it is to end when its input does. Its output is the container's `output`.
+            waiting: a program of the image that reads its input to its end.
+            environment: of the program.
             network: ``bridge``, ``host`` or ``none``.
             tmp: bytes of /tmp.
         """
         # What is read-only for one container has to be written by another.
-        holder = self._running(image, architecture, limits, {"network_mode": "none"}, program, volumes=list(PLACES))
+        holder = self._running(image, architecture, limits, {"network_mode": "none"}, waiting, volumes=list(PLACES))
         with holder as store:
             store.fill(content, kept=RUNTIME if store.has(f"{RUNTIME}/bootstrap.py") else "")
             given = {
@@ -269,7 +268,8 @@ class Engine:
                 "tmpfs": {"/tmp": f"size={tmp},mode=1777,exec"},  # noqa: S108
                 "volumes_from": [f"{store.identity}:ro"],
             }
-            with self._running(image, architecture, limits, given, program, user=SANDBOX_USER) as box:
+            more = {"user": SANDBOX_USER, "environment": dict(environment)}
+            with self._running(image, architecture, limits, given, program, **more) as box:
                 yield box
 
     @contextmanager
@@ -309,6 +309,7 @@ class Engine:
             with told():
                 # Its only guest: when this connection goes, its input ends.
                 stdin = api.attach_socket(identity, params={"stdin": 1, "stream": 1})
+                container.listen()
                 api.start(identity)
             with container.watched():
                 yield container

@@ -107,6 +107,18 @@ class Container:
                 raise
         return False
 
+    def can_run(self, program: Sequence[str]) -> bool:
+        """Whether it is there still, and a program can be started in it."""
+        try:
+            with told():
+                made = self._api.exec_create(self._id, list(program))
+                said = b"".join(self._api.exec_start(made["Id"], stream=True))
+        except MachineError as error:
+            if error.code == "engine-lost":
+                raise
+            return False
+        return b"exec format error" not in said
+
     def fill(self, content: Iterable[bytes], *, kept: str) -> None:
         """Unpacks a tar archive at its root, but for what is below `kept`; what is there already is left."""
         with told(), tempfile.TemporaryFile() as file:
@@ -115,8 +127,12 @@ class Container:
             file.seek(0)
             self._api.put_archive(self._id, "/", _without(file, kept) if kept else file)
 
-    def lines(self, command: Sequence[str], environment: Mapping[str, str]) -> Iterator[bytes]:
-        """Runs a command; yields what it prints, line by line.
+    def listen(self) -> None:
+        """Keeps what its first process prints from now on, for `output`."""
+        self._answer = self._api.attach(self._id, stdout=True, stderr=True, stream=True)
+
+    def output(self) -> Iterator[bytes]:
+        """What its first process prints, line by line, to its end.
 
         Raises:
             BuildError: time was up.
@@ -124,10 +140,8 @@ class Container:
         """
         stop_if_interrupted()
         with told():
-            made = self._api.exec_create(self._id, list(command), environment=dict(environment))
-            self._answer = self._api.exec_start(made["Id"], stream=True)
             rest = b""
-            for chunk in self._answer:
+            for chunk in self._answer or ():
                 *whole, rest = (rest + chunk).split(b"\n")
                 yield from whole
             if rest:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from layerbuild.stack import Stack
     from layerbuild.target import Target
 
+# Lambda's own rule (API: Environment, Variables).
+_VARIABLE = re.compile("[a-zA-Z][a-zA-Z0-9_]+")
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -125,6 +129,8 @@ def run_command(
     backends = BACKENDS if backend == "auto" else (backend,)
     sandboxes = Sandboxes(cache, backends, base_image=base_image, pull=backend == "container")
     texts = [_event(one, parameter_values(settings)) for one in events or ("{}",)] * repeat
+    if not math.isfinite(timeout):
+        raise UsageError("usage", "--timeout is a number of seconds")
     limits = Limits(seconds=timeout, memory=memory * MIB, tmp=tmp * MIB)
     layers, function, target = expanded(console, layers, function, target)
     if function is None:
@@ -168,8 +174,28 @@ def run_command(
 
 def _event(name: str, values: Mapping[str, str]) -> str:
     """An event as JSON text."""
-    from layerbuild.sandbox.events import sample_event
     from layerbuild.sandbox.invoke import LARGEST_EVENT
+
+    try:
+        text = _event_text(name, values)
+        # Lambda refuses what is no JSON before the function sees it: InvalidRequestContentException.
+        json.loads(text, parse_constant=_no_constant)
+        size = len(text.encode())
+    except (ValueError, RecursionError) as error:
+        raise UsageError("bad-event", f"the event {name[:80]} is not JSON", causes=[str(error)]) from None
+    if size > LARGEST_EVENT:
+        raise UsageError(
+            "bad-event", f"the event {name[:80]} has more than {LARGEST_EVENT:,} bytes, which Lambda takes"
+        )
+    return text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _event_text(name: str, values: Mapping[str, str]) -> str:
+    from layerbuild.sandbox.events import sample_event
 
     path = Path(name)
     if name == "-":
@@ -182,24 +208,22 @@ def _event(name: str, values: Mapping[str, str]) -> str:
         text = path.read_text("utf-8")
     else:
         text = json.dumps(sample_event(name, values))
-    try:
-        json.loads(text)
-    except ValueError as error:
-        # Lambda refuses it before the function sees it: InvalidRequestContentException.
-        raise UsageError("bad-event", f"the event {name} is not JSON", causes=[str(error)]) from None
-    if len(text.encode()) > LARGEST_EVENT:
-        raise UsageError("bad-event", f"the event {name} has more than {LARGEST_EVENT:,} bytes, which Lambda takes")
     return text
 
 
 def _variables(settings: Sequence[str]) -> dict[str, str]:
     """The environment variables that a repeated ``--env`` gives."""
+    from layerbuild.sandbox.invoke import RESERVED
+
     found = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals and name not in os.environ:
             raise UsageError("usage", f"--env {name}: this shell has no such variable", hint=f"--env {name}=VALUE")
         found[name] = value if equals else os.environ[name]
+        if not _VARIABLE.fullmatch(name) and name not in RESERVED:
+            hint = "letters, digits and _, beginning with a letter, two at least"
+            raise UsageError("usage", f"--env {setting}: Lambda takes no variable of that name", hint=hint)
     return found
 
 

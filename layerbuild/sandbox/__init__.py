@@ -158,6 +158,6 @@ def reports(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             said = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             said = None
         yield said if isinstance(said, dict) else {"log": line.decode("utf-8", "replace")}

@@ -72,7 +72,7 @@ class Sandboxes:
             try:
                 return made[name](target)
             except MachineError as error:
-                causes.append(f"{name}: {error.what}")
+                causes.append(f"{name}: {': '.join([error.what, *error.causes])}")
         version = "{}.{}".format(*target.runtime.version)
         return MachineError(
             "no-sandbox",

@@ -83,10 +83,11 @@ class ContainerSandbox:
         self, content: Iterable[SandboxFile], spec: Mapping[str, Any], limits: Limits, *, network: str
     ) -> Iterator[dict[str, Any]]:
         """See `layerbuild.sandbox.Sandbox`."""
-        spec = {**spec, "alone": True, "root": "", "python": self._python, "port": 0 if network == "host" else 9001}
+        spec = {**spec, "alone": True, "attached": True, "root": "", "python": self._python}
+        spec["port"] = 0 if network == "host" else 9001
         calls = max(1, len(spec.get("events", ())))
         allowed = ContainerLimits(
-            memory=limits.memory + _DRIVER_MEMORY,
+            memory=limits.memory + limits.tmp + _DRIVER_MEMORY,  # /tmp is memory, too
             processes=_MOST_PROCESSES + _DRIVER_PROCESSES,
             seconds=_START_SECONDS + calls * (limits.seconds + _INIT_SECONDS),
         )
@@ -96,14 +97,13 @@ class ContainerSandbox:
             self._architecture,
             allowed,
             tar_chunks(everything),
+            [self._python, "-E", "-s", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"],
             _waiting(self._python),
+            environment={"LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64", "LC_ALL": "C.UTF-8"},
             network=network,
             tmp=limits.tmp,
         ) as box:
-            command = [self._python, "-E", "-s", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"]
-            yield from reports(
-                box.lines(command, {"LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64", "LC_ALL": "C.UTF-8"})
-            )
+            yield from reports(box.output())
 
 
 def _waiting(python: str) -> list[str]:

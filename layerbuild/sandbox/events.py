@@ -228,7 +228,8 @@ def _joined(query: str) -> Any:
     return {name: ",".join(values) for name, values in _lists(query).items()} or _ABSENT
 
 
-def _partition(region: str) -> str:
+def partition(region: str) -> str:
+    """The partition that a region is in, as ARNs name it."""
     return "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
 
 
@@ -243,7 +244,7 @@ _FILTERS: dict[str, Callable[[str], Any]] = {
     "md5": lambda text: hashlib.md5(text.encode(), usedforsecurity=False).hexdigest(),
     "or-absent": lambda text: text or _ABSENT,
     "or-null": lambda text: text or None,
-    "partition": _partition,
+    "partition": partition,
     "path-parameters": lambda path: {"proxy": path[1:]} if path != "/" else None,
     "query-joined": _joined,
     "query-last": lambda query: dict(_pairs(query)) or None,

@@ -13,6 +13,7 @@ from layerbuild.layer import Place, compose
 from layerbuild.lock import parse_lock
 from layerbuild.recipe import Prune
 from layerbuild.sandbox import MIB, Limits, SandboxFile, environment
+from layerbuild.sandbox.events import partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ MEMORY, TMP = (128, 10240), (512, 10240)
 ACCOUNT = "123456789012"
 
 # What a function cannot set (AWS documentation, "Using environment variables"); credentials it can have from --env.
-_RESERVED = (
+RESERVED = (
     *("_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV", "LAMBDA_TASK_ROOT"),
     *("LAMBDA_RUNTIME_DIR", "AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_METADATA_API"),
     *(f"AWS_LAMBDA_FUNCTION_{name}" for name in ("NAME", "MEMORY_SIZE", "VERSION")),
@@ -49,7 +50,7 @@ class Function:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        taken = sorted(set(self.variables) & set(_RESERVED))
+        taken = sorted(set(self.variables) & set(RESERVED))
         if taken:
             raise UsageError("reserved-variable", f"Lambda lets no function set {', '.join(taken)}")
 
@@ -79,21 +80,27 @@ class Invocation:
 
     def as_json(self) -> dict[str, Any]:
         """The invocation as it appears in ``--json`` output."""
-        try:
-            payload = json.loads(self.payload)
-        except ValueError:
-            payload = self.payload
         return {
             "status_code": 200,
             "function_error": self.error,
             "error_type": self.error_type,
-            "payload": payload,
+            "payload": _json_value(self.payload),
             "request_id": self.request,
             "duration_ms": self.milliseconds,
             "init_duration_ms": self.init_milliseconds,
             "memory_mb": self.memory,
             "log": list(self.log),
         }
+
+
+def _json_value(text: str) -> Any:
+    """A payload as JSON; as text where it is none, or one that not every reader takes (NaN, absurd depth)."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return text
+    return value
 
 
 def client_files(host: HostBuilder, target: Target) -> Iterator[SandboxFile]:
@@ -168,7 +175,7 @@ def invoke(
         "timeout": limits.seconds,
         "memory": limits.memory,
         "version": "$LATEST",
-        "arn": f"arn:aws:lambda:{function.region}:{ACCOUNT}:function:{function.name}",
+        "arn": f"arn:{partition(function.region)}:lambda:{function.region}:{ACCOUNT}:function:{function.name}",
         "environment": {**surroundings, **function.variables},
     }
     lines, done = _Lines(), 0
@@ -176,23 +183,32 @@ def invoke(
         if "result" in said:
             yield from lines.end()
             done += 1
-            yield Invocation(
-                payload=said["result"],
-                error=said["error"],
-                error_type=said["error_type"],
-                request=said["id"],
-                log=lines.taken(),
-                milliseconds=said["duration"],
-                init_milliseconds=said["init"],
-                memory=said["memory"],
-            )
+            yield _invocation(said, lines.taken())
         elif "report" in said:
             yield from lines.end()
-            yield from lines.add(said["report"] + "\n")
+            yield from lines.add(f"{said['report']}\n")
         else:
             yield from lines.add(str(said.get("log", said)))
     if done != len(events):
         raise MachineError("sandbox-failed", "the sandbox broke off", causes=lines.taken()[-5:])
+
+
+def _invocation(said: dict[str, Any], log: tuple[str, ...]) -> Invocation:
+    """What a driver says of an invocation; what it cannot have said comes from the function."""
+    init, error, error_type = said.get("init"), said.get("error"), said.get("error_type")
+    try:
+        return Invocation(
+            payload=str(said["result"]),
+            error=None if error is None else str(error),
+            error_type=None if error_type is None else str(error_type),
+            request=str(said["id"]),
+            log=log,
+            milliseconds=float(said["duration"]),
+            init_milliseconds=None if init is None else float(init),
+            memory=int(said["memory"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise MachineError("sandbox-failed", "the sandbox was tampered with", causes=[str(said)[:200]]) from None
 
 
 class _Lines:
@@ -203,8 +219,12 @@ class _Lines:
         self._kept: list[str] = []
 
     def add(self, text: str) -> Iterator[str]:
-        # The client ends lines within a message by carriage returns.
-        *whole, self._rest = (self._rest + text.replace("\r", "\n")).split("\n")
+        # The client ends lines within a message by carriage returns; a last one may be half of a line's end.
+        text = self._rest + text
+        held = "\r" if text.endswith("\r") else ""
+        text = text.removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n")
+        *whole, self._rest = text.split("\n")
+        self._rest += held
         self._kept += whole
         yield from whole
 

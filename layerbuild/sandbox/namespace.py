@@ -50,7 +50,14 @@ class Namespace:
         """See `layerbuild.sandbox.Sandbox`."""
         # A network of its own has the port that Lambda has.
         python = f"/var/lang/bin/{self._interpreter.path.name}"
-        spec = {**spec, "alone": True, "root": "", "python": python, "port": 9001 if network == "none" else 0}
+        spec = {
+            **spec,
+            "alone": True,
+            "attached": False,
+            "root": "",
+            "python": python,
+            "port": 9001 if network == "none" else 0,
+        }
         command = [python, "-E", "-s", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"]
         yield from reports(
             _enter(self._interpreter.prefix, command, chain(content, guest_files(spec)), limits, network=network)

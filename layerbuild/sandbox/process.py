@@ -52,7 +52,14 @@ class ProcessSandbox:
             environment = {key: _below(value, root) for key, value in spec["environment"].items()}
             environment |= {"LAYERBUILD_ROOT": str(root), **_system()}
             python = str(self._interpreter.path)
-            here = {"alone": False, "root": str(root), "python": python, "port": 0, "environment": environment}
+            here = {
+                "alone": False,
+                "attached": False,
+                "root": str(root),
+                "python": python,
+                "port": 0,
+                "environment": environment,
+            }
             if spec.get("script"):
                 here["script"] = f"{root}{spec['script']}"
             for folder in (*_PLACES, "/tmp"):  # noqa: S108 - below the root

@@ -129,7 +129,7 @@ def _seconds(said: dict[str, Any]) -> float:
         items = json.loads(said["imported"])["items"]
         problems = [(str(name), str(error)) for name, _, error in items if error]
         total = sum(float(seconds) for _, seconds, _ in items)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         problems, total = [(", ".join(said["names"]), f"it ended (exit code {said['code']})")], 0.0
     for name, error in problems:
         what = f"{name} does not import"

@@ -104,7 +104,7 @@ def _imported(ended: dict[str, Any], output: str) -> Imported:
         items = tuple((str(name), float(seconds), str(error)) for name, seconds, error in report["items"])
         loaded = tuple(str(path) for path in report["loaded"])
         problem = ""
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         items, loaded = (), ()
         problem = {
             "time": f"it was ended after {LIMITS.seconds:.0f} seconds",

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-from processes import FILES, PROCESSES, Process, tell
+from processes import FILES, Process, descendants, tell
 from runtime_api import LARGEST_PAYLOAD, RuntimeApi
 
 INIT_SECONDS = 10
@@ -150,8 +150,10 @@ class Function:
                 "Lambda-Runtime-Invoked-Function-Arn": spec["arn"],
                 "Lambda-Runtime-Trace-Id": "Root=1-00000000-000000000000000000000000;Sampled=0",
             }
-            self.api.work.put((headers, event.encode()))
+            self.api.current = identity
+            self.api.work.put((headers, event.encode("utf-8", "surrogatepass")))
             said = self.wait(deadline, ("response", "error", "too-large"))
+        self.api.current = ""
         duration = (time.monotonic() - started) * 1000
         failed, status, payload = None, "", said[4]
         if said[0] == "error":
@@ -197,7 +199,7 @@ def error_type_of(said):
     """The type of an error that the handler raised."""
     try:
         return str(json.loads(said[4])["errorType"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return said[3] or "Runtime.Unknown"
 
 
@@ -274,6 +276,56 @@ def collect(stream, received, name):
                 received[name] += data
 
 
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+
+
+def stand_apart(spec):
+    """Keeps the function, which has the same user, from this process; and this one from outliving who wants it."""
+    # Not ignored, which children would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    if sys.platform == "linux":
+        try:
+            import ctypes
+
+            libc = ctypes.CDLL(None)
+            libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # its memory and its open files are nobody's
+            libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what leaves its parent comes to this one
+        except (ImportError, OSError, AttributeError):
+            pass
+    if spec["attached"]:
+        threading.Thread(target=end_with_input, daemon=True).start()
+    elif not spec["alone"]:
+        threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+        signal.signal(signal.SIGTERM, lambda *_: end_all())
+
+
+def end_with_input():
+    """Ends when whoever wants the answers is gone: as process 1, and all else with it."""
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        pass
+    os._exit(1)
+
+
+def end_with_parent(parent):
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    end_all()
+
+
+def end_all():
+    """Ends all that came of this process, and itself."""
+    for pid in reversed(descendants(os.getpid())):
+        if pid != os.getpid():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+    os._exit(1)
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         spec = json.load(file)
@@ -282,8 +334,7 @@ def main():
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
-        if spec["alone"]:  # else the user's other processes would count
-            resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
+    stand_apart(spec)
     {"invoke": invoke, "import": imports, "profile": profile}[spec["kind"]](spec)
 
 

@@ -32,14 +32,26 @@ def watch():
     return loaded
 
 
-def attempt(work):
+def mark(spec):
+    """Tells what follows in the interpreter's own report of import times from what this program needed."""
+    if spec["kind"] == "profile":
+        print(MARK, file=sys.stderr, flush=True)
+
+
+def leave_forked(own):
+    """Ends a child that ran on instead of exiting: there is one report."""
+    if os.getpid() != own:
+        os._exit(0)
+
+
+def attempt(work, *, may_exit=False):
     """(seconds, what went wrong or an empty text)"""
     started = time.perf_counter()
     said = ""
     try:
         work()
     except SystemExit as stop:
-        said = "SystemExit: {}".format(stop.code) if stop.code not in (None, 0) else ""
+        said = "" if may_exit and stop.code in (None, 0) else "SystemExit: {}".format(stop.code)
     except BaseException as error:
         said = "".join(traceback.format_exception(type(error), error, error.__traceback__)[-12:])
     return time.perf_counter() - started, said
@@ -49,22 +61,25 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         spec = json.load(file)
     report = os.fdopen(int(sys.argv[2]), "w", encoding="utf-8")
+    own = os.getpid()
     # The folder of this program is on nobody's search path.
     del sys.path[0]
     bootstrap.set_search_path()
     sys.modules.pop("bootstrap", None)
     loaded = watch() if spec["watch"] else []
     items = []
-    # Tells what follows in the interpreter's own report of import times from what this program needed.
-    print(MARK, file=sys.stderr, flush=True)
+    mark(spec)
     for name in sys.argv[3:] or spec["imports"]:
         items.append([name, *attempt(lambda name=name: __import__(name))])
+        leave_forked(own)
         if items[-1][2]:
             break
-    print(MARK, file=sys.stderr, flush=True)
+    mark(spec)
     if spec["script"] and not any(item[2] for item in items):
         sys.argv = [spec["script"]]
-        items.append(["smoke.py", *attempt(lambda: runpy.run_path(spec["script"], run_name="__main__"))])
+        run = lambda: runpy.run_path(spec["script"], run_name="__main__")  # noqa: E731
+        items.append(["smoke.py", *attempt(run, may_exit=True)])
+        leave_forked(own)
     json.dump({"items": items, "loaded": loaded}, report)
     report.close()
     sys.stdout.flush()

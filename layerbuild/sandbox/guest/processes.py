@@ -1,5 +1,6 @@
 """A process of a function and all that comes of it: its output, its memory, its end. Part of `driver.py`."""
 
+import codecs
 import errno
 import json
 import os
@@ -33,6 +34,7 @@ class Process:
         self.memory = spec["memory"]
         self.peak = 0
         self.shown = self.hidden = 0
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.popen = subprocess.Popen(
             command,
             env=environment,
@@ -41,6 +43,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=more.pop("stderr", subprocess.STDOUT),
             start_new_session=True,
+            preexec_fn=limit_processes if self.alone else None,
             **more,
         )
         os.set_blocking(self.popen.stdout.fileno(), False)
@@ -76,13 +79,15 @@ class Process:
         self.shown += len(data)
         self.hidden += max(0, len(data) - room)
         if room:
-            tell(log=data[:room].decode("utf-8", "replace"))
+            tell(log=self.decoder.decode(data[:room]))
         return True
 
     def drain(self):
         """Passes on the rest of what was printed so far."""
         while self.selector.get_map() and self.selector.select(0) and self.read():
             pass
+        if rest := self.decoder.decode(b"", final=True):
+            tell(log=rest)
         if self.hidden:
             tell(report="[{:,} bytes more of output are not shown]".format(self.hidden))
         self.shown = self.hidden = 0
@@ -92,7 +97,8 @@ class Process:
         own = {os.getpid(), os.getppid(), 1}
         if self.alone:
             return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in own]
-        return descendants(self.popen.pid)
+        # What left its parent came to this process, where the system has a way to ask for that.
+        return [pid for pid in {*descendants(self.popen.pid), *descendants(os.getpid())} if pid not in own]
 
     def end(self):
         """Ends it, and all that it started."""
@@ -109,6 +115,13 @@ class Process:
                 break
             time.sleep(POLL_SECONDS)
         self.popen.wait()
+
+
+def limit_processes():
+    """In a function's process: counted are all of its user's, on the whole machine but in a user namespace."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NPROC, (PROCESSES, PROCESSES))
 
 
 def resident(pid):
@@ -150,7 +163,7 @@ def descendants(pid):
                 fields = file.read().rpartition(")")[2].split()
             parents.setdefault(int(fields[1]), []).append(int(name))
             # What left its parent is still of its session, unless it left that, too.
-            if int(fields[3]) == pid and int(fields[1]) == 1:
+            if int(fields[3]) == pid and int(fields[1]) in (1, os.getpid()):
                 parents.setdefault(pid, []).append(int(name))
         except (OSError, IndexError, ValueError):
             pass

@@ -22,6 +22,7 @@ class RuntimeApi(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.said = queue.Queue()
         self.work = queue.Queue()
+        self.current = ""  # the id of the invocation that is under way
         threading.Thread(target=self.serve_forever, args=(0.1,), daemon=True).start()
 
     @property
@@ -54,7 +55,10 @@ class Handler(BaseHTTPRequestHandler):
         return self.wfile.write(body)
 
     def do_POST(self):
-        size = int(self.headers.get("Content-Length") or 0)
+        try:
+            size = max(0, int(self.headers.get("Content-Length") or 0))
+        except ValueError:
+            size = 0
         too_large = size > LARGEST_PAYLOAD
         body = b""
         while size:
@@ -71,6 +75,9 @@ class Handler(BaseHTTPRequestHandler):
             kind, identity = parts[2], parts[1]
         if not kind:
             self.answer(404, {"errorMessage": "there is no such path", "errorType": "InvalidPath"})
+            return
+        if identity and identity != self.server.current:
+            self.answer(400, {"errorMessage": "Invalid request ID", "errorType": "InvalidRequestID"})
             return
         if too_large:
             size = int(self.headers["Content-Length"])
