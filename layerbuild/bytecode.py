@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from layerbuild.layer import Layer
     from layerbuild.wheel import Wheel
 
-# Raised whenever the same inputs would give other bytes.
-_FORMAT = 1
+# Raised whenever the same inputs would give other bytes, or others would be chosen.
+BYTECODE_FORMAT = 2
 _LEVEL = 9
 # What the imports' bytecode may add to the zip: a part of it, or so many bytes where that is more.
 _GROWTH, _LEAST_GROWTH = 0.119, 3_000_000
@@ -96,8 +96,8 @@ def add_bytecode(
 
     Args:
         layer: without.
-        mode: ``imports`` compiles what is in `loaded`, as far as the zip grows by less than 12 % or 3 MB, whichever is
-            more; ``all`` everything.
+        mode: ``imports`` compiles what is in `loaded`, as far as the zip grows by less than 12 %, or 3 MB where that
+            is more; ``all`` everything.
         loaded: paths of modules in the layer, most useful first: they come first where there is not room for all.
         interpreter: of the layer's runtime.
         cache: keeps what is compiled, by wheel.
@@ -203,7 +203,7 @@ def _compile(
 
 
 def _key(sha256: str, members: Sequence[LayerFile], interpreter: Interpreter) -> str:
-    parts = [_FORMAT, sha256, interpreter.version, sorted(file.path for file in members)]
+    parts = [BYTECODE_FORMAT, sha256, interpreter.version, sorted(file.path for file in members)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

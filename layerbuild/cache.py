@@ -33,6 +33,7 @@ _KINDS = (
     "builds",
     "bytecode",
     "interpreters",
+    "smoke",
 )
 _SCRATCH = ".part"
 _LEFTOVER_SECONDS = 3600

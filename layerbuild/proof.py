@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.bytecode import add_bytecode
+from layerbuild.bytecode import BYTECODE_FORMAT, add_bytecode
 from layerbuild.checks import Finding
 from layerbuild.errors import CheckError, MachineError
 from layerbuild.sandbox.smoke import layer_files, run_imports
@@ -76,6 +76,7 @@ class Prover:
         script = recipe.smoke_script()
         compilers = [one.version if (one := self._sandboxes.interpreter(target)) else None for target in targets]
         return [
+            [_FORMAT, BYTECODE_FORMAT],
             self._smoke,
             recipe.imports,
             hashlib.sha256(script).hexdigest() if script else None,

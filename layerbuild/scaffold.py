@@ -29,6 +29,8 @@ requirements = [{_toml(name)}]
 
 # What must import for the layer to be good.
 imports = [{", ".join(map(_toml, modules))}]
+# What these load is compiled ahead, which Lambda would do again at each cold start.
+bytecode = "imports"
 
 # Only these targets; by default every runtime that AWS has not deprecated, on both architectures.
 # targets = ["python3.13-*"]

@@ -243,8 +243,9 @@ def test_sets_of_older_pythons_are_the_same_each_time(demo: Demo, tmp_path: Path
             monkeypatch.setenv("PATH", str(python.parent))
             monkeypatch.setenv("LAYERBUILD_CACHE_DIR", str(tmp_path / f"cache-{number}"))
             made.add(make(old, *ALL))
-        assert old.manifest()["bytecode"]["files"] == 1
 
+    # Left out, as no seed decides their order.
+    assert old.manifest()["bytecode"]["files"] == 0
     assert len(made) == 1
 
 
