@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from layerbuild.wheel import Wheel
 
 # Raised whenever the same inputs would give other bytes, or others would be chosen.
-BYTECODE_FORMAT = 2
-_LEVEL = 9
-# What the imports' bytecode may add to the zip: a part of it, or so many bytes where that is more.
-_GROWTH, _LEAST_GROWTH = 0.119, 3_000_000
+BYTECODE_FORMAT = 3
+_LEVEL = 10
+# What the imports' bytecode may always add to the zip.
+_LEAST_GROWTH = 3_000_000
 _HEADERS = 76
 _HEADER = struct.Struct("<4I")
 _COMPILER = Path(__file__).with_name("bytecode_compiler.py")
@@ -91,17 +91,18 @@ def add_bytecode(
     cache: Cache,
     *,
     budget: int | None = None,
+    growth: float = 12,
 ) -> tuple[Layer, Compilation]:
     """A layer with bytecode of its modules.
 
     Args:
         layer: without.
-        mode: ``imports`` compiles what is in `loaded`, as far as the zip grows by less than 12 %, or 3 MB where that
-            is more; ``all`` everything.
+        mode: ``imports`` compiles what is in `loaded`, ``all`` everything.
         loaded: paths of modules in the layer, most useful first: they come first where there is not room for all.
         interpreter: of the layer's runtime.
         cache: keeps what is compiled, by wheel.
         budget: greatest unzipped size of the layer in bytes, if it has one of its own.
+        growth: percent by which ``imports`` may make the zip larger; 3 MB are always allowed.
 
     Returns:
         The layer, and what was compiled. What Python cannot compile is left out without a word, as an installer does.
@@ -113,7 +114,7 @@ def add_bytecode(
     if mode == "all":
         wanted += [path for path in modules if path not in set(wanted)]
     rows = _compile([modules[path] for path in wanted], interpreter, cache)
-    room = _Room(layer, mode, budget)
+    room = _Room(layer, mode, budget, growth)
     made: dict[str, LayerFile] = {}
     files = {file.path: file for file in layer.files}
     left_out = 0
@@ -145,11 +146,11 @@ def add_bytecode(
 class _Room:
     """How much bytecode a layer can still take."""
 
-    def __init__(self, layer: Layer, mode: str, budget: int | None) -> None:
+    def __init__(self, layer: Layer, mode: str, budget: int | None, growth: float) -> None:
         self._files = MOST_FILES - len(layer.files)
         self._unzipped = min(UNZIPPED_LIMIT - 1, budget or UNZIPPED_LIMIT) - layer.unzipped
         zipped = sum(file.compressed for file in layer.files)
-        self._zipped = max(_LEAST_GROWTH, int(_GROWTH * zipped)) if mode == "imports" else UNZIPPED_LIMIT
+        self._zipped = max(_LEAST_GROWTH, int(growth / 100 * zipped)) if mode == "imports" else UNZIPPED_LIMIT
 
     def take(self, row: _Row, place: str, replaced: LayerFile | None) -> bool:
         """Whether there is room for one more; if so, it is taken."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from layerbuild.index import Index
     from layerbuild.lock import Lock
     from layerbuild.proof import Prover, Smoke
-    from layerbuild.recipe import Bytecode, Recipe
+    from layerbuild.recipe import Recipe
     from layerbuild.target import Target
 
 Outcome = TypeVar("Outcome")
@@ -81,13 +81,13 @@ class Options:
     """How to make layers: `project` holds recipes and locks, `out` gets the archives, `cache` keeps findings.
 
     `ignore` has the rules, or families of them, that are not applied; `base_image` is the base of build images;
-    `prover` imports and compiles; `bytecode` is taken instead of a recipe's own.
+    `prover` imports and compiles; `bytecode` is the mode instead of a recipe's own.
     """
 
     project: Path
     out: Path
     prover: Prover
-    bytecode: Bytecode | None = None
+    bytecode: str | None = None
     base_image: str | None = None
     locked: bool = False
     force: bool = False
@@ -267,7 +267,9 @@ def _prove(
     recipe, prover = job.recipe, options.prover
     passed = [prover.smoke(recipe, target, layer, job.name) for target in job.targets]
     smoke = next((one for one in passed if one.status != "passed"), passed[0])
-    wanted = options.bytecode or recipe.bytecode
+    wanted = replace(recipe.bytecode, mode=options.bytecode or recipe.bytecode.mode)
+    if job.shared and wanted.mode != "off":
+        reporter.note(f"{job.name} gets no bytecode: that is for one Python, and a shared layer serves several")
     if job.shared or wanted.mode == "off":
         return smoke, layer, None
 
@@ -385,6 +387,6 @@ def _inputs_digest(job: Job, lock: Lock, epoch: int, options: Options) -> str:
     # What decides whether it may be written.
     parts += [recipe.size_budget, [[one.code, one.package] for one in recipe.accept], sorted(options.ignore)]
     # What is built, and in what; what is imported, and compiled by what.
-    parts += [asdict(recipe.build), options.base_image, asdict(options.bytecode) if options.bytecode else None]
+    parts += [asdict(recipe.build), options.base_image, options.bytecode]
     parts += options.prover.inputs(recipe, job.targets)
     return "sha256:" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()

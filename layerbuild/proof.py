@@ -80,7 +80,7 @@ class Prover:
             self._smoke,
             recipe.imports,
             hashlib.sha256(script).hexdigest() if script else None,
-            [recipe.bytecode.mode, recipe.bytecode.required],
+            [recipe.bytecode.mode, recipe.bytecode.required, recipe.bytecode.growth],
             compilers,
         ]
 
@@ -159,7 +159,9 @@ class Prover:
                 problem = "nobody has seen what its imports load"
                 hint = smoke.reason or 'name imports in the recipe, or set bytecode = "all"'
         if not problem and interpreter:
-            return add_bytecode(layer, wanted.mode, smoke.loaded, interpreter, self._cache, budget=budget)
+            return add_bytecode(
+                layer, wanted.mode, smoke.loaded, interpreter, self._cache, budget=budget, growth=wanted.growth
+            )
         if wanted.required:
             raise MachineError("no-bytecode", f"{name} gets no bytecode: {problem}", hint=hint)
         self._warn(f"{name} gets no bytecode: {problem} ({hint})")

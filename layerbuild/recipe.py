@@ -50,10 +50,14 @@ class Prune:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bytecode:
-    """What is compiled ahead: ``off``, ``imports`` (what these load) or ``all``; and whether it has to be."""
+    """What is compiled ahead: ``off``, ``imports`` (what these load) or ``all``; and whether it has to be.
+
+    `growth` is by how many percent ``imports`` may make the zip larger.
+    """
 
     mode: str = "off"
     required: bool = False
+    growth: int = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,13 +224,15 @@ def _read_bytecode(reader: TomlReader, data: dict[str, Any]) -> Bytecode:
     value = data.get("bytecode", "off")
     if not isinstance(value, dict):
         value = {"mode": reader.choice(data, "bytecode", BYTECODE_MODES)}
-    reader.known(value, ("mode", "require"), table="bytecode")
+    reader.known(value, ("mode", "require", "growth"), table="bytecode")
     if value.get("mode") not in BYTECODE_MODES:
         reader.complain("bytecode", f"bytecode: mode must be one of {', '.join(BYTECODE_MODES)}")
         return Bytecode()
-    if value["mode"] != "off" and data.get("layout") == "shared":
-        reader.complain("bytecode", "bytecode is for one Python, and a shared layer serves several: leave it out")
-    return Bytecode(mode=value["mode"], required=reader.get(value, "require", bool, False, table="bytecode"))
+    growth = reader.get(value, "growth", int, 12, table="bytecode")
+    if growth < 0:
+        reader.complain("bytecode", "bytecode.growth is a number of percent")
+    required = reader.get(value, "require", bool, False, table="bytecode")
+    return Bytecode(mode=value["mode"], required=required, growth=growth)
 
 
 def _read_prune(reader: TomlReader, data: dict[str, Any]) -> Prune:

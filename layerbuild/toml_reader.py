@@ -49,7 +49,7 @@ class TomlReader:
         """The value of a key, or `default` where there is none or one of another kind, which is noted."""
         value = values.get(key, default)
         if type(value) is not kind and value is not default:
-            names = {str: "a string", bool: "true or false", list: "a list", dict: "a table"}
+            names = {str: "a string", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
             where = f"{table}." if table else ""
             self.complain(key, f"{where}{key} must be {names[kind]}, not {value!r}", table=table, nth=nth)
             return default

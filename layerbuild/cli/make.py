@@ -87,7 +87,6 @@ def make_command(
     from layerbuild import pipeline
     from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.index import Index
-    from layerbuild.recipe import Bytecode
 
     console.as_json = as_json
     if ignore:
@@ -103,7 +102,7 @@ def make_command(
     builders = make_builders(console, cache, index, **container)
     options = pipeline.Options(
         project=Path.cwd(), out=out, cache=cache, locked=locked, force=force, jobs=jobs, ignore=ignore,
-        base_image=container["base_image"], bytecode=Bytecode(mode=bytecode) if bytecode else None,
+        base_image=container["base_image"], bytecode=bytecode,
         prover=make_prover(console, cache, smoke, backend, container["base_image"]),
     )  # fmt: skip
     made: list[Made] = []

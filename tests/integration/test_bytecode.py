@@ -414,7 +414,6 @@ WRONG = {
     "bytecode = { mode = [] }\n": "mode must be one of off, imports, all",
     'bytecode = { mode = "all", requires = true }\n': "requires",
     'bytecode = { mode = "all", require = "yes" }\n': "require",
-    'bytecode = "all"\nlayout = "shared"\n': "a shared layer serves several",
     '[bytecode]\nmode = "imports"\nrequired = true\n': "required",
 }
 
@@ -439,10 +438,14 @@ def test_the_table_form(extra: str, demo: Demo) -> None:
     assert modules(archive(demo)) == ["demo.py"]
 
 
-def test_off_may_be_said_of_a_shared_layer(demo: Demo) -> None:
-    demo.write({"demo.py": ""}, imports="", extra=f'bytecode = "off"\nlayout = "shared"\ntargets = ["{TARGET}"]\n')
+@pytest.mark.parametrize("mode", ["off", "all"])
+def test_a_shared_layer_has_none(demo: Demo, mode: str) -> None:
+    demo.write({"demo.py": ""}, imports="", extra=f'bytecode = "{mode}"\nlayout = "shared"\ntargets = ["{TARGET}"]\n')
 
-    assert demo.cli("make", "demo", "--locked").code == 0
+    ran = demo.cli("make", "demo", "--locked")
+
+    assert ran.code == 0
+    assert ("a shared layer serves several" in ran.err) == (mode == "all")
 
 
 def test_without_an_interpreter_there_is_a_warning(demo: Demo, hidden: None) -> None:
