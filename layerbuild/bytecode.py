@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from layerbuild.cache import Cache
     from layerbuild.interpreters import Interpreter
     from layerbuild.layer import Layer
-    from layerbuild.wheel import Wheel
 
 # Raised whenever the same inputs would give other bytes, or others would be chosen.
 BYTECODE_FORMAT = 3
@@ -177,11 +176,9 @@ def _compile(
 ) -> Mapping[str, tuple[_Row, Compiled]]:
     """The bytecode of modules, by their paths, without those that cannot be compiled."""
     by_wheel: dict[str, list[LayerFile]] = {}
-    wheels: dict[str, Wheel] = {}
     for file in files:
         if not isinstance(file.source, bytes):
             by_wheel.setdefault(file.source.sha256, []).append(file)
-            wheels[file.source.sha256] = file.owner
     found: dict[str, tuple[_Row, Compiled]] = {}
     missing = []
     for sha256, members in by_wheel.items():

@@ -24,6 +24,8 @@ from tests.engine import docker, require_engine
 from tests.interpreters import find_python
 
 MIB = 1 << 20
+# A test run in the background ignores Ctrl-C, and so would what it starts.
+PROGRAM = "import signal; signal.signal(2, signal.default_int_handler); from layerbuild.__main__ import main; main()"
 ARCH = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
 TARGET = f"python3.13-{ARCH}"
 # Both kinds of sandbox that are isolated; a container needs an engine.
@@ -119,6 +121,22 @@ class Runs:
         ]
         words += ["--target", target, "--env", self.mark, *self.options, *arguments]
         return list(map(str, words))
+
+    def started_until(self, line: str, *arguments: str | Path) -> subprocess.Popen[str]:
+        """A run, started, and read until its log has a line."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *self.command(*arguments)[3:]],
+            env=self.variables(),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stderr
+        while (said := process.stderr.readline()) != f"{line}\n":
+            assert said, "it ended too early"
+        return process
 
     def variables(self) -> dict[str, str]:
         self.temporary.mkdir(exist_ok=True)

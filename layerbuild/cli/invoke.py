@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.events import complete_event, parameter_values
-from layerbuild.cli.options import complete_target
+from layerbuild.cli.options import sandbox_options
 from layerbuild.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -61,25 +61,10 @@ _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64":
 )
 @click.option("--repeat", metavar="N", type=click.IntRange(1, 10_000), default=1, help="Send the events N times.")
 @click.option(
-    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
-    help="What the function runs on, if the layers do not say. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--backend", type=click.Choice(["auto", "namespace", "container", "process"]), default="auto", show_default=True,
-    help="Where to run it. auto: the first that works here.",
-)  # fmt: skip
-@click.option(
-    "--base-image", metavar="IMAGE", help="Image of containers instead of AWS's; {python} and {arch} are filled in."
-)
-@click.option(
     "--network", type=click.Choice(["bridge", "host", "none"]), default="bridge", show_default=True,
     help="host: a container reaches this machine's loopback, as the other backends always do.",
 )  # fmt: skip
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("dist"), show_default=True,
-    help="Where the archives of recipes are.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+@sandbox_options
 @click.pass_obj
 def run_command(
     console: Console,

@@ -155,6 +155,42 @@ def make_builders(
     return Builders(cache, index, console, options, resolve, builder)
 
 
+def sandbox_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that commands have in common which run code of layers: where to find these, and where to run it."""
+    decorators = [
+        click.option(
+            "--target",
+            metavar="PATTERN",
+            multiple=True,
+            shell_complete=complete_target,
+            help="What the layers run on, if they do not say. Repeatable.",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["auto", "namespace", "container", "process"]),
+            default="auto",
+            show_default=True,
+            help="Where to run it. auto: the first that works here.",
+        ),
+        click.option(
+            "--base-image",
+            metavar="IMAGE",
+            help="Image of containers instead of AWS's; {python} and {arch} are filled in.",
+        ),
+        click.option(
+            "--out",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=Path("dist"),
+            show_default=True,
+            help="Where the archives of recipes are.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document."),
+    ]
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
 def make_sandboxes(cache: Cache, backend: str, base_image: str | None, *, pull: bool) -> Sandboxes:
     """Where to import modules, by the command line's ``--backend``.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import complete_target
+from layerbuild.cli.options import sandbox_options
 from layerbuild.console import readable_size
 from layerbuild.errors import UsageError
 
@@ -26,22 +26,7 @@ _HEAVIEST = 10
     "--runs", type=click.IntRange(1, 1000), default=5, show_default=True, help="Fresh processes for each time."
 )
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page, in one file.")
-@click.option(
-    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
-    help="What the layers run on, if they do not say. Repeatable.",
-)  # fmt: skip
-@click.option(
-    "--backend", type=click.Choice(["auto", "namespace", "container", "process"]), default="auto", show_default=True,
-    help="Where to run it. auto: the first that works here.",
-)  # fmt: skip
-@click.option(
-    "--base-image", metavar="IMAGE", help="Image of containers instead of AWS's; {python} and {arch} are filled in."
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default=Path("dist"), show_default=True,
-    help="Where the archives of recipes are.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
+@sandbox_options
 @click.pass_obj
 def profile_command(
     console: Console,

@@ -29,7 +29,15 @@ from layerbuild.sandbox.namespace import Namespace
 from layerbuild.sandbox.smoke import Imported, run_imports
 from layerbuild.target import Target, select_targets
 from tests.conftest import Ran
-from tests.integration.test_smoke_recipes import TARGET, TWIN, VERSION, Demo, need_namespaces
+from tests.integration.test_smoke_recipes import (  # noqa: F401 - two are fixtures
+    TARGET,
+    TWIN,
+    VERSION,
+    Demo,
+    demo,
+    hidden,
+    need_namespaces,
+)
 from tests.interpreters import find_python
 from tests.wheels import make_wheel, sha256_of
 
@@ -47,17 +55,6 @@ def target_of(name: str) -> Target:
 
 
 @pytest.fixture
-def demo(project: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> Demo:
-    find_python(VERSION)
-    need_namespaces()
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(project / "links"))
-    monkeypatch.setenv("COLUMNS", "300")
-    return Demo(project, cli)
-
-
-@pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The modules that have been compiled, in the order in which that was asked for."""
     found: list[str] = []
@@ -69,16 +66,6 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(bytecode, "_run", counted)
     return found
-
-
-@pytest.fixture
-def hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No interpreter can be found, but the one that runs."""
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    for name in ("PATH", "HOME", "PYENV_ROOT", "UV_PYTHON_INSTALL_DIR", "XDG_DATA_HOME"):
-        monkeypatch.setenv(name, str(empty))
-    monkeypatch.delenv("RUNNER_TOOL_CACHE", raising=False)
 
 
 def archive(demo: Demo, out: str = "dist") -> Path:

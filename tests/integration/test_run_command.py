@@ -608,27 +608,11 @@ def test_the_process_backend_ends_what_a_function_started(plain: Runs, name: str
             os.kill(pid, signal.SIGKILL)
 
 
-# A test run in the background ignores Ctrl-C, and so would what it starts.
-PROGRAM = "import signal; signal.signal(2, signal.default_int_handler); from layerbuild.__main__ import main; main()"
-
-
 @network
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda one: one.name)
 def test_the_process_backend_is_ended_with_layerbuild(plain: Runs, number: signal.Signals) -> None:
     plain.write({"h.py": "import time\ndef handler(e, c):\n    print('hangs', flush=True)\n    time.sleep(600)\n"})
-    words = plain.command("--handler", "h.handler", "--timeout", "600")[3:]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
-        env=plain.variables(),
-        cwd=plain.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stderr
-    while (line := process.stderr.readline()) != "hangs\n":
-        assert line, "it ended too early"
+    process = plain.started_until("hangs", "--handler", "h.handler", "--timeout", "600")
     try:
         os.kill(process.pid, number)
         process.communicate(timeout=30)

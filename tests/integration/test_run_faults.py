@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -597,8 +596,6 @@ def test_an_init_that_never_ends_is_out_of_time(tmp_path: Path, run_cache: Path)
     assert sum(line.startswith("INIT_REPORT") for line in found[0]["log"]) == 2
 
 
-# A test run in the background ignores Ctrl-C, and so would what it starts.
-PROGRAM = "import signal; signal.signal(2, signal.default_int_handler); from layerbuild.__main__ import main; main()"
 HANGS = """
 import os, time
 def handler(event, context):
@@ -617,19 +614,7 @@ def handler(event, context):
 )
 def test_layerbuild_is_ended_and_nothing_runs_on(runs: Runs, number: int, code: int) -> None:
     runs.write({"hangs.py": HANGS})
-    words = runs.command("--handler", "hangs.handler", "--event", "{}", "--timeout", "600")
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words[3:]],
-        env=runs.variables(),
-        cwd=runs.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stderr
-    while (line := process.stderr.readline()) != "hangs\n":
-        assert line, "it ended too early"
+    process = runs.started_until("hangs", "--handler", "hangs.handler", "--event", "{}", "--timeout", "600")
     spaces = set(processes_with(runs.mark).values())
     assert spaces
     os.kill(process.pid, number)
