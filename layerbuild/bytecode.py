@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from layerbuild.cache import scratch_file
 from layerbuild.layer import MOST_FILES, UNZIPPED_LIMIT, LayerFile, with_derived
@@ -37,7 +39,19 @@ _LEVEL = 10
 _LEAST_GROWTH = 3_000_000
 _HEADERS = 76
 _HEADER = struct.Struct("<4I")
-_COMPILER = Path(__file__).with_name("bytecode_compiler.py")
+COMPILER = Path(__file__).with_name("bytecode_compiler.py")
+COMPILER_FLAGS = ("-s", "-S", "-W", "ignore")
+
+
+class Compiler(Protocol):
+    """A CPython that compiles. `version` is what it says of itself, with the minor version in front."""
+
+    @property
+    def version(self) -> str: ...
+
+    def compiled(self, members: Sequence[LayerFile]) -> list[bytes]:
+        """The .pyc of each module, of one wheel; empty for those that cannot be compiled."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +100,7 @@ def add_bytecode(
     layer: Layer,
     mode: str,
     loaded: Sequence[str],
-    interpreter: Interpreter,
+    compiler: Compiler,
     cache: Cache,
     *,
     budget: int | None = None,
@@ -98,7 +112,7 @@ def add_bytecode(
         layer: without.
         mode: ``imports`` compiles what is in `loaded`, ``all`` everything.
         loaded: paths of modules in the layer, most useful first: they come first where there is not room for all.
-        interpreter: of the layer's runtime.
+        compiler: of the layer's runtime.
         cache: keeps what is compiled, by wheel.
         budget: greatest unzipped size of the layer in bytes, if it has one of its own.
         growth: percent by which ``imports`` may make the zip larger; 3 MB are always allowed.
@@ -112,7 +126,7 @@ def add_bytecode(
     wanted = list(dict.fromkeys(path for path in loaded if path in modules))
     if mode == "all":
         wanted += [path for path in modules if path not in set(wanted)]
-    rows = _compile([modules[path] for path in wanted], interpreter, cache)
+    rows = _compile([modules[path] for path in wanted], compiler, cache)
     room = _Room(layer, mode, budget, growth)
     made: dict[str, LayerFile] = {}
     files = {file.path: file for file in layer.files}
@@ -121,7 +135,7 @@ def add_bytecode(
         if path not in rows:
             continue
         row, source = rows[path]
-        place = _place(path, interpreter)
+        place = _place(path, compiler)
         if place.rpartition("/")[0] in files:  # a wheel's file of that name
             continue
         if not room.take(row, place, files.get(place)):
@@ -134,7 +148,7 @@ def add_bytecode(
         )  # fmt: skip
     told = Compilation(
         mode=mode,
-        compiler=interpreter.version,
+        compiler=compiler.version,
         files=len(made),
         unzipped=sum(file.size for file in made.values()),
         left_out=left_out,
@@ -164,16 +178,14 @@ class _Room:
         return True
 
 
-def _place(path: str, interpreter: Interpreter) -> str:
+def _place(path: str, compiler: Compiler) -> str:
     """Where the interpreter looks for a module's bytecode (PEP 3147)."""
     folder, _, name = path.rpartition("/")
-    major, minor = interpreter.version.split(".")[:2]
+    major, minor = re.findall(r"\d+", compiler.version)[:2]
     return f"{folder}/__pycache__/{name.removesuffix('.py')}.cpython-{major}{minor}.pyc"
 
 
-def _compile(
-    files: Iterable[LayerFile], interpreter: Interpreter, cache: Cache
-) -> Mapping[str, tuple[_Row, Compiled]]:
+def _compile(files: Iterable[LayerFile], compiler: Compiler, cache: Cache) -> Mapping[str, tuple[_Row, Compiled]]:
     """The bytecode of modules, by their paths, without those that cannot be compiled."""
     by_wheel: dict[str, list[LayerFile]] = {}
     for file in files:
@@ -182,7 +194,7 @@ def _compile(
     found: dict[str, tuple[_Row, Compiled]] = {}
     missing = []
     for sha256, members in by_wheel.items():
-        key = _key(sha256, members, interpreter)
+        key = _key(sha256, members, compiler)
         rows = _kept(key, cache)
         if rows is None:
             missing.append((key, members))
@@ -191,7 +203,7 @@ def _compile(
     # The interpreters are processes of their own: threads only wait for them.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         pieces = [(key, part) for key, members in missing for part in _parts(members)]
-        results = list(pool.map(lambda piece: _run(piece[1], interpreter), pieces))
+        results = list(pool.map(lambda piece: _run(piece[1], compiler), pieces))
     for key, members in missing:
         done = {
             path: data for (of, _), result in zip(pieces, results, strict=True) if of == key for path, data in result
@@ -200,8 +212,8 @@ def _compile(
     return found
 
 
-def _key(sha256: str, members: Sequence[LayerFile], interpreter: Interpreter) -> str:
-    parts = [BYTECODE_FORMAT, sha256, interpreter.version, sorted(file.path for file in members)]
+def _key(sha256: str, members: Sequence[LayerFile], compiler: Compiler) -> str:
+    parts = [BYTECODE_FORMAT, sha256, compiler.version, sorted(file.path for file in members)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -214,29 +226,43 @@ def _parts(members: Sequence[LayerFile]) -> list[Sequence[LayerFile]]:
     return [members[start : start + size] for start in range(0, len(members), size)]
 
 
-def _run(members: Sequence[LayerFile], interpreter: Interpreter) -> list[tuple[str, bytes]]:
+def _run(members: Sequence[LayerFile], compiler: Compiler) -> list[tuple[str, bytes]]:
     """Each module's path and its .pyc, which is empty where it cannot be compiled."""
-    source = members[0].source
-    assert not isinstance(source, bytes)  # noqa: S101 - the caller sorted those out
-    with tempfile.TemporaryDirectory(prefix="layerbuild-") as name:
-        out = Path(name, "out")
-        request = {
-            "archive": str(source.path),
-            "files": [[file.offset, file.compressed, file.method, f"/opt/{file.path}"] for file in members],
-            "out": str(out),
-        }
-        Path(name, "request").write_text(json.dumps(request), "utf-8")
-        env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PYTHON")}
-        env |= {"PYTHONHASHSEED": "0", "PYTHONIOENCODING": None, "PYTHONUTF8": None}
-        command: list[str | Path] = [interpreter.path, "-s", "-S", "-W", "ignore", _COMPILER, Path(name, "request")]
-        done = run(command, env=env, cwd=Path(name))
-        if done.returncode:
-            raise OSError(f"{interpreter.path} cannot compile: {done.stderr.strip()[-300:]}")
-        data, start, rows = out.read_bytes(), 0, []
-        for file, size in zip(members, json.loads(done.stdout), strict=True):
-            rows.append((file.path, data[start : start + size]))
-            start += size
-    return rows
+    return [(file.path, pyc) for file, pyc in zip(members, compiler.compiled(members), strict=True)]
+
+
+class LocalCompiler:
+    """A CPython of this machine that compiles; it runs no code of what it compiles."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        self._path = interpreter.path
+        self.version = interpreter.version
+
+    def compiled(self, members: Sequence[LayerFile]) -> list[bytes]:
+        """See `Compiler`."""
+        source = members[0].source
+        assert not isinstance(source, bytes)  # noqa: S101 - the caller sorted those out
+        with tempfile.TemporaryDirectory(prefix="layerbuild-") as name:
+            out = Path(name, "out")
+            request = {
+                "archive": str(source.path),
+                "files": [[file.offset, file.compressed, file.method, f"/opt/{file.path}"] for file in members],
+                "out": str(out),
+            }
+            Path(name, "request").write_text(json.dumps(request), "utf-8")
+            env: dict[str, str | None] = {name: None for name in os.environ if name.startswith("PYTHON")}
+            env |= {"PYTHONHASHSEED": "0", "PYTHONIOENCODING": None, "PYTHONUTF8": None}
+            command: list[str | Path] = [self._path, *COMPILER_FLAGS, COMPILER, Path(name, "request")]
+            done = run(command, env=env, cwd=Path(name))
+            if done.returncode:
+                raise OSError(f"{self._path} cannot compile: {done.stderr.strip()[-300:]}")
+            return divided(out.read_bytes(), json.loads(done.stdout))
+
+
+def divided(data: bytes, sizes: Sequence[int]) -> list[bytes]:
+    """Bytes in pieces of these sizes."""
+    ends = list(accumulate(sizes))
+    return [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def _keep(key: str, pycs: Sequence[tuple[str, bytes]], cache: Cache) -> dict[str, tuple[_Row, Compiled]]:

@@ -8,15 +8,16 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.bytecode import BYTECODE_FORMAT, add_bytecode
+from layerbuild.bytecode import BYTECODE_FORMAT, LocalCompiler, add_bytecode
 from layerbuild.checks import Finding
 from layerbuild.errors import CheckError, MachineError
+from layerbuild.sandbox.compile import SandboxCompiler
 from layerbuild.sandbox.smoke import layer_files, run_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from layerbuild.bytecode import Compilation
+    from layerbuild.bytecode import Compilation, Compiler
     from layerbuild.cache import Cache
     from layerbuild.layer import Layer
     from layerbuild.recipe import Bytecode, Recipe
@@ -149,23 +150,32 @@ class Prover:
         if wanted.mode == "off":
             return layer, None
         version = "{}.{}".format(*target.runtime.version)
-        interpreter = self._sandboxes.interpreter(target)
+        compiler = self._compiler(target)
         problem, hint = "", f"`uv python install {version}` brings one"
-        if interpreter is None:
+        if compiler is None:
             problem = f"there is no CPython {version} here to compile with"
         else:
             smoke = loaded()
             if wanted.mode == "imports" and smoke.status != "passed":
                 problem = "nobody has seen what its imports load"
                 hint = smoke.reason or 'name imports in the recipe, or set bytecode = "all"'
-        if not problem and interpreter:
+        if not problem and compiler:
             return add_bytecode(
-                layer, wanted.mode, smoke.loaded, interpreter, self._cache, budget=budget, growth=wanted.growth
+                layer, wanted.mode, smoke.loaded, compiler, self._cache, budget=budget, growth=wanted.growth
             )
         if wanted.required:
             raise MachineError("no-bytecode", f"{name} gets no bytecode: {problem}", hint=hint)
         self._warn(f"{name} gets no bytecode: {problem} ({hint})")
         return layer, None
+
+    def _compiler(self, target: Target) -> Compiler | None:
+        """A CPython of this machine; else that of a sandbox, if there is one."""
+        if interpreter := self._sandboxes.interpreter(target):
+            return LocalCompiler(interpreter)
+        try:
+            return SandboxCompiler(self._sandboxes.find(target))
+        except MachineError:
+            return None
 
 
 def import_findings(

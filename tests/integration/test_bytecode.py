@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import random
 import re
@@ -29,6 +30,8 @@ from layerbuild.sandbox.namespace import Namespace
 from layerbuild.sandbox.smoke import Imported, run_imports
 from layerbuild.target import Target, select_targets
 from tests.conftest import Ran
+from tests.containers import tagged_base
+from tests.engine import require_engine
 from tests.integration.test_smoke_recipes import (  # noqa: F401 - two are fixtures
     TARGET,
     TWIN,
@@ -60,9 +63,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     original = bytecode._run
 
-    def counted(members: Sequence[Any], interpreter: Interpreter) -> list[tuple[str, bytes]]:
+    def counted(members: Sequence[Any], compiler: bytecode.Compiler) -> list[tuple[str, bytes]]:
         found.extend(file.path.removeprefix(f"{SITE}/") for file in members)
-        return original(members, interpreter)
+        return original(members, compiler)
 
     monkeypatch.setattr(bytecode, "_run", counted)
     return found
@@ -447,6 +450,34 @@ def test_without_an_interpreter_there_is_a_warning(demo: Demo, hidden: None) -> 
     assert demo.manifest()["bytecode"] is None
 
 
+@pytest.mark.docker
+def test_without_an_interpreter_a_container_compiles_the_same(
+    demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image has this machine's CPython, so that the bytes can be compared."""
+    require_engine()
+    base = tagged_base(TARGET)
+    demo.write(many_modules(), extra='bytecode = "all"\n')
+    first = members(make_out(demo, "here"))
+    monkeypatch.setattr("layerbuild.sandbox.choose.find_interpreter", lambda *_: None)
+    monkeypatch.setenv("LAYERBUILD_CACHE_DIR", str(tmp_path / "another"))
+
+    second = members(make_out(demo, "there", "--backend", "container", "--base-image", base))
+
+    manifest = json.loads((demo.project / "there" / f"demo-{TARGET}.json").read_text())
+    assert manifest["bytecode"]["compiler"].startswith(f"{VERSION} of sha256:")
+    assert manifest["smoke"]["backend"] == "container"
+    assert [name for name in first if name.endswith(".pyc")]
+    assert second == first
+
+
+def make_out(demo: Demo, out: str, *words: str) -> Path:
+    """Makes the layer in a folder; the archive."""
+    ran = demo.make("--out", out, *words)
+    assert ran.code == 0, ran.err
+    return archive(demo, out)
+
+
 @pytest.mark.parametrize("mode", ["imports", "all"])
 def test_without_an_interpreter_what_is_required_fails(mode: str, demo: Demo, hidden: None) -> None:
     demo.write({"demo.py": ""}, extra=f'[bytecode]\nmode = "{mode}"\nrequire = true\n')
@@ -603,7 +634,7 @@ def test_what_cannot_be_compiled_is_left_out(demo: Demo) -> None:
 def test_a_module_that_takes_too_long_is_left_out(
     demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = bytecode._COMPILER.read_text()
+    text = bytecode.COMPILER.read_text()
     assert "SECONDS, MEMORY = 60," in text
     (tmp_path / "compiler.py").write_text(text.replace("SECONDS, MEMORY = 60,", "SECONDS, MEMORY = 2,"))
     monkeypatch.setattr(bytecode, "_COMPILER", tmp_path / "compiler.py")

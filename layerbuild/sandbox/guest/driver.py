@@ -4,11 +4,12 @@ Its argument is a JSON file. With ``"kind": "invoke"`` it starts the runtime's c
 Lambda's Runtime API does, and ends it when its time or memory is up. With ``"kind": "import"`` it runs
 ``imports.py`` in the same surroundings. It prints a JSON object on each line: ``log`` is output of the function,
 ``report`` what Lambda logs itself, ``result`` how an invocation ended, ``imported`` what `imports.py` found. With
-``"kind": "profile"`` it does so many times over.
+``"kind": "profile"`` it does so many times over. With ``"kind": "compile"`` it compiles modules.
 
 Runtime API: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
 
+import base64
 import json
 import os
 import queue
@@ -262,6 +263,16 @@ def profile(spec):
         imports(spec, names, times=True)
 
 
+def compile_modules(spec):
+    """Runs the compiler that lies beside, and passes on what it made."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    command = [spec["python"], *spec["flags"], os.path.join(here, "compiler.py"), os.path.join(here, "request")]
+    done = subprocess.run(command, env={"PYTHONHASHSEED": "0"}, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    if done.returncode == 0:
+        with open("/tmp/out", "rb") as file:
+            tell(compiled=base64.b64encode(file.read()).decode(), sizes=json.loads(done.stdout))
+
+
 LARGEST_REPORT = 64 * 1024 * 1024
 
 
@@ -335,7 +346,7 @@ def main():
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
     stand_apart(spec)
-    {"invoke": invoke, "import": imports, "profile": profile}[spec["kind"]](spec)
+    {"invoke": invoke, "import": imports, "profile": profile, "compile": compile_modules}[spec["kind"]](spec)
 
 
 main()
