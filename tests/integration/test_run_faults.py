@@ -234,11 +234,14 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path, run_cache: Path) -> Ite
 
 def both(names: Mapping[str, Any], contained: str) -> list[Any]:
     """Each case in namespaces, and those in containers whose outcome is not the client's doing alone."""
-    inside = [
-        pytest.param("container", names[one], id=f"container-{one}", marks=pytest.mark.docker)
-        for one in contained.split()
-    ]
-    return [*(pytest.param("namespace", case, id=f"namespace-{name}") for name, case in names.items()), *inside]
+
+    def case(backend: str, name: str, *marks: Any) -> Any:
+        # Processes of one user are counted over the whole machine: runs beside it could start none.
+        alone = [pytest.mark.docker, pytest.mark.engines] if name == "fork" else []
+        return pytest.param(backend, names[name], id=f"{backend}-{name}", marks=[*marks, *alone])
+
+    inside = [case("container", name, pytest.mark.docker) for name in contained.split()]
+    return [*(case("namespace", name) for name in names), *inside]
 
 
 ASK = '{"do": "%s"}'
