@@ -269,7 +269,7 @@ class Engine:
                 "volumes_from": [f"{store.identity}:ro"],
             }
             more = {"user": SANDBOX_USER, "environment": dict(environment)}
-            with self._running(image, architecture, limits, given, program, **more) as box:
+            with self._running(image, architecture, limits, given, program, listening=True, **more) as box:
                 yield box
 
     @contextmanager
@@ -280,6 +280,8 @@ class Engine:
         limits: Limits,
         given: Mapping[str, Any],
         program: Sequence[str] = ("cat",),
+        *,
+        listening: bool = False,
         **more: Any,
     ) -> Iterator[Container]:
         """A running container without rights; `program` ends when our end of its input closes."""
@@ -309,7 +311,8 @@ class Engine:
             with told():
                 # Its only guest: when this connection goes, its input ends.
                 stdin = api.attach_socket(identity, params={"stdin": 1, "stream": 1})
-                container.listen()
+                if listening:
+                    container.listen()
                 api.start(identity)
             with container.watched():
                 yield container

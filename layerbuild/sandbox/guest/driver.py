@@ -81,10 +81,10 @@ class Function:
             self.wait(time.monotonic() + 1, ())
         return (time.monotonic() - started) * 1000, said
 
-    def settle(self):
-        """Waits until the client asks for more. It may have ended instead, as after an answer that was refused."""
-        said = self.wait(time.monotonic() + 1, ("next",))
-        if said[0] in ("exit", "memory"):
+    def settle(self, deadline):
+        """Waits until the client asks for more: until then, the invocation is not over. It may end instead."""
+        said = self.wait(max(deadline, time.monotonic() + 0.5), ("next",))
+        if said[0] != "next":
             self.stop()
 
     def first_init(self):
@@ -174,7 +174,7 @@ class Function:
             name = "timeout" if said[0] == "late" else "error"
             status = "\tStatus: " + name + ("" if name == "timeout" else "\tError Type: " + failed)
         if self.process:
-            self.settle()
+            self.settle(deadline)
         if said[0] == "late":
             duration = min(duration, spec["timeout"] * 1000)
         billed = int(-(-(duration + (init or 0)) // 1))
