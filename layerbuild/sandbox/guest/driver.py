@@ -267,7 +267,8 @@ def compile_modules(spec):
     """Runs the compiler that lies beside, and passes on what it made."""
     here = os.path.dirname(os.path.abspath(__file__))
     command = [spec["python"], *spec["flags"], os.path.join(here, "compiler.py"), os.path.join(here, "request")]
-    done = subprocess.run(command, env={"PYTHONHASHSEED": "0"}, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    environment = {"PYTHONHASHSEED": "0", "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     if done.returncode == 0:
         with open("/tmp/out", "rb") as file:
             tell(compiled=base64.b64encode(file.read()).decode(), sizes=json.loads(done.stdout))
