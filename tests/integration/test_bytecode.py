@@ -637,7 +637,7 @@ def test_a_module_that_takes_too_long_is_left_out(
     text = bytecode.COMPILER.read_text()
     assert "SECONDS, MEMORY = 60," in text
     (tmp_path / "compiler.py").write_text(text.replace("SECONDS, MEMORY = 60,", "SECONDS, MEMORY = 2,"))
-    monkeypatch.setattr(bytecode, "_COMPILER", tmp_path / "compiler.py")
+    monkeypatch.setattr(bytecode, "COMPILER", tmp_path / "compiler.py")
     demo.write({"demo.py": "", "slow.py": finally_in_finally(19)})
     started = time.monotonic()
 
