@@ -32,6 +32,7 @@ from layers import (
     BenchError,
     Step,
     cpu_model,
+    exit_code,
     our_step,
     program,
     run,
@@ -552,11 +553,7 @@ def bench_all(given: argparse.Namespace) -> bool:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    try:
-        return 0 if bench_all(_arguments(words)) else 1
-    except BenchError as error:
-        say(f"error: {error}")
-        return 2
+    return exit_code(lambda: bench_all(_arguments(words)))
 
 
 if __name__ == "__main__":

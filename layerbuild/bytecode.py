@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from layerbuild.cache import scratch_file
-from layerbuild.layer import MOST_FILES, UNZIPPED_LIMIT, LayerFile, with_derived
+from layerbuild.layer import MOST_FILES, UNZIPPED_LIMIT, LayerFile, SourceFile, with_derived
 from layerbuild.process import run
 from layerbuild.wheel import record_digest
 from layerbuild.zips import DEFLATED
@@ -54,16 +54,8 @@ class Compiler(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Compiled:
-    """A file in the cache that holds compressed .pyc files, one after the other."""
-
-    path: Path
-    sha256: str
-
-
 class _Row(NamedTuple):
-    """One .pyc: the path of its source in the layer, and where it lies in a `Compiled`."""
+    """One .pyc: the path of its source in the layer, and where it lies in the file of all."""
 
     source: str
     crc: int
@@ -185,13 +177,13 @@ def _place(path: str, compiler: Compiler) -> str:
     return f"{folder}/__pycache__/{name.removesuffix('.py')}.cpython-{major}{minor}.pyc"
 
 
-def _compile(files: Iterable[LayerFile], compiler: Compiler, cache: Cache) -> Mapping[str, tuple[_Row, Compiled]]:
+def _compile(files: Iterable[LayerFile], compiler: Compiler, cache: Cache) -> Mapping[str, tuple[_Row, SourceFile]]:
     """The bytecode of modules, by their paths, without those that cannot be compiled."""
     by_wheel: dict[str, list[LayerFile]] = {}
     for file in files:
         if not isinstance(file.source, bytes):
             by_wheel.setdefault(file.source.sha256, []).append(file)
-    found: dict[str, tuple[_Row, Compiled]] = {}
+    found: dict[str, tuple[_Row, SourceFile]] = {}
     missing = []
     for sha256, members in by_wheel.items():
         key = _key(sha256, members, compiler)
@@ -265,7 +257,7 @@ def divided(data: bytes, sizes: Sequence[int]) -> list[bytes]:
     return [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def _keep(key: str, pycs: Sequence[tuple[str, bytes]], cache: Cache) -> dict[str, tuple[_Row, Compiled]]:
+def _keep(key: str, pycs: Sequence[tuple[str, bytes]], cache: Cache) -> dict[str, tuple[_Row, SourceFile]]:
     """Keeps compiled modules, and returns where each lies."""
     from deflate import deflate_compress
 
@@ -284,14 +276,14 @@ def _keep(key: str, pycs: Sequence[tuple[str, bytes]], cache: Cache) -> dict[str
         temporary.write_bytes(packed)
         cache.adopt(temporary, place)
     cache.keep_record("bytecode", key, {"sha256": sha256, "rows": rows})
-    source = Compiled(path=place, sha256=sha256)
+    source = SourceFile(path=place, sha256=sha256)
     return {row.source: (row, source) for row in rows}
 
 
-def _kept(key: str, cache: Cache) -> dict[str, tuple[_Row, Compiled]] | None:
+def _kept(key: str, cache: Cache) -> dict[str, tuple[_Row, SourceFile]] | None:
     """What was compiled earlier, if it is still whole."""
     record = cache.record("bytecode", key)
     if record is None or not cache.holds(cache.bytecode_path(record["sha256"]), record["sha256"]):
         return None
-    source = Compiled(path=cache.bytecode_path(record["sha256"]), sha256=record["sha256"])
+    source = SourceFile(path=cache.bytecode_path(record["sha256"]), sha256=record["sha256"])
     return {row[0]: (_Row(*row), source) for row in record["rows"]}

@@ -44,6 +44,14 @@ class Source(Protocol):
     def sha256(self) -> str: ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFile:
+    """A `Source` that is nothing besides."""
+
+    path: Path
+    sha256: str
+
+
 class LayerFile(NamedTuple):
     """One file of a layer.
 

@@ -101,7 +101,7 @@ class Prover:
         except MachineError as error:
             if self._smoke == "require":
                 raise
-            return Smoke(status="not run", reason="; ".join(error.causes) or error.what)
+            return Smoke(status="not run", reason=_reason(error))
 
     def _imported(self, recipe: Recipe, target: Target, layer: Layer, name: str) -> Smoke:
         sandbox = self._sandboxes.find(target)
@@ -178,6 +178,11 @@ class Prover:
             return None
 
 
+def _reason(error: MachineError) -> str:
+    """Why something cannot be run here, in one line."""
+    return "; ".join(error.causes) or error.what
+
+
 def import_findings(
     content: Callable[[], Iterable[SandboxFile]],
     recipe: Recipe | None,
@@ -200,8 +205,7 @@ def import_findings(
         try:
             ended = run_imports(sandboxes.find(target), target, content(), recipe.imports, script)
         except MachineError as error:
-            told = "; ".join(error.causes) or error.what
-            yield Finding(code="import-not-run", message=f"not tried: {told}", targets=(str(target),))
+            yield Finding(code="import-not-run", message=f"not tried: {_reason(error)}", targets=(str(target),))
             continue
         if ended.failed:
             said = next((line.strip() for line in reversed(ended.causes()) if line.strip()), "")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NONSENSE = (json.JSONDecodeError, tarfile.TarError, LookupError, TypeError, AttributeError)
 
 
-FULL = ("no space left on device", "disk quota exceeded")
+_FULL = ("no space left on device", "disk quota exceeded")
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def told() -> Iterator[None]:
 
 def raise_known(text: str) -> None:
     """Raises the error for what the engine says, where it has one of its own."""
-    if any(said in text.lower() for said in FULL):
+    if any(said in text.lower() for said in _FULL):
         raise MachineError(
             "engine-disk-full",
             "the Docker engine's disk is full",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import complete_rule, complete_target, make_sandboxes
+from layerbuild.cli.options import ISOLATED, complete_rule, complete_target, make_sandboxes
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import UsageError
 
@@ -131,7 +131,7 @@ def check_command(
     ]
     if given and not found:
         raise UsageError("unknown-target", f"no archive is for {', '.join(target)}", hint="leave --target out")
-    sandboxes = make_sandboxes(cache, backend, base_image, pull=False) if imports else None
+    sandboxes = make_sandboxes(cache, backend, base_image, ISOLATED) if imports else None
     reports = _without_idle([_checked(subject, target, cache, shown, sandboxes) for subject in found], found)
     if stacks:
         from layerbuild.cli.stack import named_stack

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.events import complete_event, parameter_values
-from layerbuild.cli.options import sandbox_options
+from layerbuild.cli.options import make_sandboxes, sandbox_options
 from layerbuild.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -106,13 +106,12 @@ def run_command(
     from layerbuild.cli.stack import expanded
     from layerbuild.index import Index
     from layerbuild.sandbox import MIB, Limits
-    from layerbuild.sandbox.choose import BACKENDS, Sandboxes
+    from layerbuild.sandbox.choose import BACKENDS
     from layerbuild.sandbox.invoke import Function, Invocation, client_files, invoke, stack_files
 
     console.as_json = as_json
     cache = Cache(default_cache_folder())
-    backends = BACKENDS if backend == "auto" else (backend,)
-    sandboxes = Sandboxes(cache, backends, base_image=base_image, pull=backend == "container")
+    sandboxes = make_sandboxes(cache, backend, base_image, BACKENDS)
     texts = [_event(one, parameter_values(settings)) for one in events or ("{}",)] * repeat
     if not math.isfinite(timeout):
         raise UsageError("usage", "--timeout is a number of seconds")

@@ -191,15 +191,25 @@ def sandbox_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def make_sandboxes(cache: Cache, backend: str, base_image: str | None, *, pull: bool) -> Sandboxes:
-    """Where to import modules, by the command line's ``--backend``.
+# Not a plain process, which has all rights of the user.
+ISOLATED = ("namespace", "container")
 
-    Not in a plain process, which has all rights of the user; and not in an image that has to be fetched first, unless
-    that was asked for.
+
+def make_sandboxes(
+    cache: Cache, backend: str, base_image: str | None, auto: Sequence[str], *, pull: bool = False
+) -> Sandboxes:
+    """Where to run code, by the command line's ``--backend``.
+
+    Args:
+        cache: remembers interpreters.
+        backend: what was asked for, or ``auto``.
+        base_image: of containers.
+        auto: what that stands for, best first.
+        pull: whether an image may be fetched though no container was asked for.
     """
     from layerbuild.sandbox.choose import Sandboxes
 
-    backends = ("namespace", "container") if backend == "auto" else (backend,)
+    backends = auto if backend == "auto" else (backend,)
     return Sandboxes(cache, backends, base_image=base_image, pull=pull or backend == "container")
 
 
@@ -207,7 +217,7 @@ def make_prover(console: Console, cache: Cache, smoke: str, backend: str, base_i
     """What imports and compiles layers, by the command line's ``--smoke`` and ``--backend``."""
     from layerbuild.proof import Prover
 
-    sandboxes = make_sandboxes(cache, backend, base_image, pull=smoke == "require")
+    sandboxes = make_sandboxes(cache, backend, base_image, ISOLATED, pull=smoke == "require")
     return Prover(sandboxes, cache, smoke, console.warn)
 
 

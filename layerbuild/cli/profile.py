@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import sandbox_options
+from layerbuild.cli.options import make_sandboxes, sandbox_options
 from layerbuild.console import readable_size
 from layerbuild.errors import UsageError
 
@@ -54,14 +54,12 @@ def profile_command(
     from layerbuild.cache import Cache, default_cache_folder, write_text
     from layerbuild.cli.invoke import chosen_stack
     from layerbuild.cli.stack import stacks_of
-    from layerbuild.sandbox.choose import BACKENDS, Sandboxes
+    from layerbuild.sandbox.choose import BACKENDS
     from layerbuild.sandbox.profile import profile
 
     console.as_json = as_json
     cache = Cache(default_cache_folder())
-    sandboxes = Sandboxes(
-        cache, BACKENDS if backend == "auto" else (backend,), base_image=base_image, pull=backend == "container"
-    )
+    sandboxes = make_sandboxes(cache, backend, base_image, BACKENDS)
     stacked = {one: ready for ready in stacks_of(layers, None, target, out, cache) for one in ready.targets}
     stack, sandbox = chosen_stack({one: ready.stack for one, ready in stacked.items()}, sandboxes)
     recipes = [subject.recipe for subject in stacked[stack.target].subjects]

@@ -117,6 +117,11 @@ def environment(target: Target, *, function: str, handler: str, memory: int, reg
     return found
 
 
+def driver_command(python: str, root: str = "") -> list[str]:
+    """What runs the driver, by a CPython of the sandbox whose root lies at `root`."""
+    return [python, "-E", "-s", "-S", "-B", f"{root}/{GUEST}/driver.py", f"{root}/{SPEC}"]
+
+
 def guest_files(spec: Mapping[str, Any]) -> Iterator[SandboxFile]:
     """The driver and its programs, and what it is to do."""
     folder = files("layerbuild").joinpath("sandbox", "guest")

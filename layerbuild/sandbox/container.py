@@ -12,7 +12,7 @@ from layerbuild.builders import Limits as ContainerLimits
 from layerbuild.builders.engine import Engine
 from layerbuild.builders.image import ARCHITECTURES, base_image
 from layerbuild.errors import MachineError
-from layerbuild.sandbox import GUEST, MIB, SPEC, Limits, guest_files, reports, tar_chunks
+from layerbuild.sandbox import MIB, Limits, driver_command, guest_files, reports, tar_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -97,7 +97,7 @@ class ContainerSandbox:
             self._architecture,
             allowed,
             tar_chunks(everything),
-            [self._python, "-E", "-s", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"],
+            driver_command(self._python),
             _waiting(self._python),
             environment={"LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64", "LC_ALL": "C.UTF-8"},
             network=network,

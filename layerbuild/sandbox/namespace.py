@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import tempfile
 from functools import cache
 from importlib.resources import as_file, files
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.errors import MachineError
 from layerbuild.process import Streaming
-from layerbuild.sandbox import GUEST, SPEC, Limits, guest_files, reports, tar_chunks
+from layerbuild.sandbox import Limits, driver_command, guest_files, reports, tar_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from layerbuild.interpreters import Interpreter
     from layerbuild.sandbox import SandboxFile
@@ -50,17 +49,11 @@ class Namespace:
         """See `layerbuild.sandbox.Sandbox`."""
         # A network of its own has the port that Lambda has.
         python = f"/var/lang/bin/{self._interpreter.path.name}"
-        spec = {
-            **spec,
-            "alone": True,
-            "attached": False,
-            "root": "",
-            "python": python,
-            "port": 9001 if network == "none" else 0,
-        }
-        command = [python, "-E", "-s", "-S", "-B", f"/{GUEST}/driver.py", f"/{SPEC}"]
+        port = 9001 if network == "none" else 0
+        spec = {**spec, "alone": True, "attached": False, "root": "", "python": python, "port": port}
+        everything = chain(content, guest_files(spec))
         yield from reports(
-            _enter(self._interpreter.prefix, command, chain(content, guest_files(spec)), limits, network=network)
+            _enter(self._interpreter.prefix, driver_command(python), everything, limits, network=network)
         )
 
 
@@ -99,14 +92,8 @@ def obstacle() -> str:
         return f"{platform.system()} has no namespaces"
     try:
         # Any folder will do for a prefix: nothing of it is run.
-        for _ in _enter(_somewhere(), _PROBE, (), Limits(), network="host"):
+        for _ in _enter(Path("/usr"), _PROBE, (), Limits(), network="host"):
             pass
     except (MachineError, OSError) as error:
         return error.causes[0] if isinstance(error, MachineError) else str(error)
     return ""
-
-
-def _somewhere() -> Path:
-    from pathlib import Path
-
-    return Path(os.sep, "usr")

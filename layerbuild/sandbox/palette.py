@@ -20,7 +20,7 @@ class Palette:
         sizes, times: what a profile says about packages.
     """
 
-    library = "ks"
+    standard = "ks"
     others = "ko"
     merged = "km"
     compiled = "compiled"
@@ -39,7 +39,7 @@ class Palette:
 
     def of(self, package: str | None) -> str:
         """The class of a package's colour; None is the standard library."""
-        return self.library if package is None else self._own.get(package, self.others)
+        return self.standard if package is None else self._own.get(package, self.others)
 
     def name(self, package: str | None) -> str:
         """What a package is called."""
@@ -47,13 +47,13 @@ class Palette:
 
     def ordered(self, colours: Iterable[str]) -> list[str]:
         """Classes of colours, in the order of a key: packages, then what stands for more than one."""
-        last = (self.others, self.library, self.merged, self.compiled)
+        last = (self.others, self.standard, self.merged, self.compiled)
         return sorted(colours, key=lambda one: (last.index(one) + 1 if one in last else 0, one))
 
     def meaning(self, colour: str) -> str:
         """What a class of colours stands for."""
         known = {
-            self.library: _NO_PACKAGE,
+            self.standard: _NO_PACKAGE,
             self.others: "other packages",
             self.merged: "too small to draw, merged",
             self.compiled: "compiled from source at import",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild.errors import MachineError
 from layerbuild.process import Streaming
-from layerbuild.sandbox import GUEST, SPEC, Limits, guest_files, reports
+from layerbuild.sandbox import Limits, driver_command, guest_files, reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -66,8 +66,7 @@ class ProcessSandbox:
                 Path(f"{root}{folder}").mkdir(parents=True, exist_ok=True)
             for file in chain(content, guest_files({**spec, **here})):
                 _write(file, root)
-            command: list[str | Path] = [python, "-E", "-s", "-S", "-B", root / GUEST / "driver.py", root / SPEC]
-            with Streaming(command, (), env=_system()) as done:
+            with Streaming(driver_command(python, str(root)), (), env=_system()) as done:
                 yield from reports(done.lines())
             if done.returncode:
                 causes = done.stderr.splitlines()[-3:] or [f"exit code {done.returncode}"]

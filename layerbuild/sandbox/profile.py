@@ -8,11 +8,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild import __version__
+from layerbuild.checks.size import INLINE_LIMIT
 from layerbuild.errors import CheckError
 from layerbuild.layer import UNZIPPED_LIMIT
-from layerbuild.sandbox import environment
 from layerbuild.sandbox.invoke import stack_files
-from layerbuild.sandbox.smoke import LIMITS
+from layerbuild.sandbox.smoke import LIMITS, import_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from layerbuild.stack import Stack
     from layerbuild.tree import Distribution, Tree
 
-# Uploaded inline (AWS Lambda quotas).
-ZIPPED_LIMIT = 52_428_800
 _MARK = "layerbuild: imports"
 _LINE = re.compile(r"import time: +(\d+) \| +(\d+) \| ( *)(\S+)")
 _MODULE = re.compile(r"(?:/__init__)?(?:\.cpython-[^/]+\.so|\.abi3\.so|\.so|\.py)$")
@@ -86,7 +84,7 @@ def profile(
             {"name": tree.name, "zipped": tree.zipped, "unzipped": tree.unzipped, "budget": budget}
             for tree, budget in zip(stack.layers, budgets, strict=True)
         ],
-        "limits": {"zipped": ZIPPED_LIMIT, "unzipped": UNZIPPED_LIMIT},
+        "limits": {"zipped": INLINE_LIMIT, "unzipped": UNZIPPED_LIMIT},
         "sizes": _sizes(stack.merged),
         "imports": rows,
         "packages": _packages(timed[-1], bare[-1] if bare else None, owners) if timed else [],
@@ -97,19 +95,8 @@ def _measure(
     sandbox: Sandbox, stack: Stack, sets: list[list[str]], runs: int, content: Iterable[SandboxFile]
 ) -> list[tuple[float, tuple[_Timed, ...]]]:
     """For each set of modules, the median of seconds, and the modules that one import loads."""
-    spec = {
-        "kind": "profile",
-        "sets": sets,
-        "runs": runs,
-        "imports": [],
-        "script": "",
-        "watch": False,
-        "timeout": LIMITS.seconds,
-        "memory": LIMITS.memory,
-        "environment": environment(
-            stack.target, function="profile", handler="", memory=LIMITS.memory, region="us-east-1"
-        ),
-    }
+    more = {"sets": sets, "runs": runs, "imports": [], "script": "", "watch": False}
+    spec = import_spec(stack.target, "profile", kind="profile", **more)
     seconds: dict[str, list[float]] = {json.dumps(names): [] for names in sets}
     trees: dict[str, tuple[_Timed, ...]] = {}
     for said in sandbox.run(content, spec, LIMITS, network="none") if sets else ():

@@ -54,6 +54,16 @@ def layer_files(layer: Layer) -> Iterator[SandboxFile]:
         yield SandboxFile(f"opt/{file.path}", file.mode, file.size, file.content)
 
 
+def import_spec(target: Target, function: str, **more: Any) -> dict[str, Any]:
+    """What a driver is told that is to import modules, as a function of this name."""
+    return {
+        "timeout": LIMITS.seconds,
+        "memory": LIMITS.memory,
+        "environment": environment(target, function=function, handler="", memory=LIMITS.memory, region="us-east-1"),
+        **more,
+    }
+
+
 def run_imports(
     sandbox: Sandbox,
     target: Target,
@@ -73,15 +83,8 @@ def run_imports(
     Raises:
         MachineError: the sandbox cannot be made.
     """
-    spec = {
-        "kind": "import",
-        "imports": list(imports),
-        "script": f"/var/task/{SMOKE_SCRIPT}" if script is not None else "",
-        "watch": True,
-        "timeout": LIMITS.seconds,
-        "memory": LIMITS.memory,
-        "environment": environment(target, function="smoke", handler="", memory=LIMITS.memory, region="us-east-1"),
-    }
+    path = f"/var/task/{SMOKE_SCRIPT}" if script is not None else ""
+    spec = import_spec(target, "smoke", kind="import", imports=list(imports), script=path, watch=True)
 
     def everything() -> Iterator[SandboxFile]:
         yield from content

@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layerbuild import __version__
 from layerbuild.archive import Manifest, write_archive
 from layerbuild.checks import refuse_errors, size
+from layerbuild.layer import SourceFile
 from layerbuild.zips import STORED, zip_members
 
 if TYPE_CHECKING:
@@ -27,14 +27,6 @@ _LINK = 0o120777
 _PROGRAM, _PLAIN = 0o755, 0o644
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Archive:
-    """The zip that a layer of the stack was read from."""
-
-    path: Path
-    sha256: str
-
-
 class Member(NamedTuple):
     """See `layerbuild.archive.Packed`."""
 
@@ -44,7 +36,7 @@ class Member(NamedTuple):
     crc: int
     compressed: int
     size: int
-    source: Archive | bytes
+    source: SourceFile | bytes
     offset: int
 
 
@@ -117,7 +109,7 @@ def _code_sha256(place: Path) -> str | None:
 
 
 def _members(stack: Stack, places: Sequence[Path]) -> Iterator[Member]:
-    zips: dict[int, tuple[Archive, dict[str, ZipMember]]] = {}
+    zips: dict[int, tuple[SourceFile, dict[str, ZipMember]]] = {}
     for path, number in stack.winners.items():
         entry = stack.merged.entries[path]
         if entry.kind == "folder":
@@ -129,7 +121,7 @@ def _members(stack: Stack, places: Sequence[Path]) -> Iterator[Member]:
             yield Member(path, mode, STORED, zlib.crc32(data), len(data), len(data), data, 0)
             continue
         if number not in zips:
-            zips[number] = Archive(path=place, sha256=str(number)), {one.path: one for one in zip_members(place)}
+            zips[number] = SourceFile(path=place, sha256=str(number)), {one.path: one for one in zip_members(place)}
         archive, members = zips[number]
         member = members[path]
         yield Member(path, mode, *member[3:7], archive, member.offset)

@@ -97,16 +97,14 @@ class Function:
         tell(report="INIT_REPORT Init Duration: {:.2f} ms\tPhase: init\tStatus: {}".format(took, status))
         return None
 
-    def failure(self, said, identity, seconds=None):
+    def failure(self, said, identity):
         """(error type, payload, what the log says) of what ended a process."""
         kind, _, _, error_type, body = said
         prefix = "RequestId: {} Error: ".format(identity) if identity else ""
         if kind == "init-error":
             return error_type or "Runtime.Unknown", body, ""
         if kind == "late":
-            message = "Task timed out after {:.2f} seconds".format(
-                self.spec["timeout"] if seconds is None else seconds
-            )
+            message = "Task timed out after {:.2f} seconds".format(self.spec["timeout"])
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + ".{:03d}Z".format(
                 int(time.time() * 1000) % 1000
             )
@@ -157,26 +155,22 @@ class Function:
         self.api.current = ""
         duration = (time.monotonic() - started) * 1000
         failed, status, payload = None, "", said[4]
+        log, peak = "", self.process.peak
         if said[0] == "error":
             failed = error_type_of(said)
         elif said[0] != "response":
             failed, payload, log = self.failure(said, identity)
-            if said[0] != "too-large":
-                peak = self.process.peak
-                self.stop()
-                self.process = None
-            if log:
-                tell(report=log)
-        if self.process:
-            peak = self.process.peak
+        if said[0] in ("response", "error", "too-large"):
             self.process.drain()
-        if failed:
-            name = "timeout" if said[0] == "late" else "error"
-            status = "\tStatus: " + name + ("" if name == "timeout" else "\tError Type: " + failed)
-        if self.process:
             self.settle(deadline)
+        else:
+            self.stop()
+        if log:
+            tell(report=log)
         if said[0] == "late":
-            duration = min(duration, spec["timeout"] * 1000)
+            status, duration = "\tStatus: timeout", min(duration, spec["timeout"] * 1000)
+        elif failed:
+            status = "\tStatus: error\tError Type: " + failed
         billed = int(-(-(duration + (init or 0)) // 1))
         used = min(int(-(-peak // 2**20)), spec["memory"] // 2**20)
         report = "REPORT RequestId: {}\tDuration: {:.2f} ms\tBilled Duration: {} ms\t".format(
@@ -281,7 +275,7 @@ def collect(stream, received, name):
     """Reads a stream to its end, keeping what is not absurd."""
     with stream:
         while True:
-            data = stream.read1(1 << 16) if hasattr(stream, "read1") else stream.read(1 << 16)
+            data = stream.read1(1 << 16)
             if not data:
                 return
             if len(received[name]) < LARGEST_REPORT:

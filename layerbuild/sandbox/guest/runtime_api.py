@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
             size -= len(data)
             body = body if too_large else body + data
-        kind, _, identity = "", "", ""
+        kind = identity = ""
         parts = self.path[len(API) :].strip("/").split("/")
         if parts == ["init", "error"]:
             kind = "init-error"
