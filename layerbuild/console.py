@@ -171,12 +171,24 @@ class Console:
             finally:
                 self._progress = None
 
+    def confirm(self, question: str) -> bool:
+        """Asks whoever watches; where no one does, the answer is yes."""
+        if not self.interactive or not sys.stdin.isatty():
+            return True
+        import click
+
+        return click.confirm(question, err=True)
+
+    def download(self, filename: str) -> contextlib.AbstractContextManager[Callable[[int, int | None], object]]:
+        """A download's progress; see `transfer`."""
+        return self.transfer(filename, "downloading")
+
     @contextlib.contextmanager
-    def download(self, filename: str) -> Iterator[Callable[[int, int | None], object]]:
-        """A download's progress: a bar on a terminal, a line elsewhere."""
+    def transfer(self, filename: str, verb: str) -> Iterator[Callable[[int, int | None], object]]:
+        """The progress of a file that is on its way: a bar on a terminal, a line elsewhere."""
         progress = self._progress
         if progress is None:
-            self.note(f"downloading {filename}")
+            self.note(f"{verb} {filename}")
             yield lambda _arrived, _total: None
             return
         task = progress.add_task(filename if len(filename) <= 34 else filename[:33] + "…", total=None, bytes=True)

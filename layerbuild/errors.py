@@ -63,6 +63,12 @@ class MachineError(LayerbuildError):
     exit_code = 4
 
 
+class PublishError(LayerbuildError):
+    """Not all that was to be done in AWS has been done."""
+
+    exit_code = 5
+
+
 class InternalError(LayerbuildError):
     """A mistake in layerbuild itself."""
 

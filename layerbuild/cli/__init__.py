@@ -29,6 +29,7 @@ _COMMANDS = {
     "run": "layerbuild.cli.invoke",
     "profile": "layerbuild.cli.profile",
     "events": "layerbuild.cli.events",
+    "publish": "layerbuild.cli.publish",
     "runtimes": "layerbuild.cli.machine",
     "cache": "layerbuild.cli.machine",
     "completion": "layerbuild.cli.machine",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from layerbuild.cache import Cache
     from layerbuild.checks import Finding
-    from layerbuild.publish.registry import Published
+    from layerbuild.publish.download import Published
     from layerbuild.recipe import Recipe
     from layerbuild.report import Report
     from layerbuild.sandbox.choose import Sandboxes
@@ -132,7 +132,7 @@ def check_command(
     if given and not found:
         raise UsageError("unknown-target", f"no archive is for {', '.join(target)}", hint="leave --target out")
     sandboxes = make_sandboxes(cache, backend, base_image, ISOLATED) if imports else None
-    reports = _without_idle([_checked(subject, target, cache, shown, sandboxes) for subject in found], found)
+    reports = _without_idle([check_subject(subject, target, cache, shown, sandboxes) for subject in found], found)
     if stacks:
         from layerbuild.cli.stack import named_stack
 
@@ -213,7 +213,7 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
     from layerbuild.tree import read_tree
 
     if name.startswith("arn:"):
-        from layerbuild.publish.registry import download
+        from layerbuild.publish.download import download
 
         published = download(name, cache)
         yield Subject(read_tree(published.path, name, cache), published.path, arn=name, published=published)
@@ -240,9 +240,10 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
         yield subject
 
 
-def _checked(
+def check_subject(
     subject: Subject, patterns: Sequence[str], cache: Cache, shown: dict[str, Any], sandboxes: Sandboxes | None
 ) -> Report:
+    """What the checks say of a layer; `shown` has the rules that are chosen (``select``) or not wanted (``ignore``)."""
     from layerbuild import checks
     from layerbuild.checks.size import largest
     from layerbuild.report import Report

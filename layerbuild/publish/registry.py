@@ -1,116 +1,163 @@
-"""AWS Lambda's registry of layer versions. The only code that talks to AWS, and that imports boto3."""
+"""AWS Lambda's registry of layer versions in one region: what is there, publishing, sharing, deleting."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
+import contextlib
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.cache import whole_file
-from layerbuild.errors import BuildError, MachineError, UsageError
-from layerbuild.process import stop_if_interrupted
+from layerbuild.errors import MachineError
+from layerbuild.publish.aws_errors import told
+from layerbuild.publish.plan import Known, Listed
+from layerbuild.publish.sharing import grants_of_policy, permission
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
-    from layerbuild.cache import Cache
+    from layerbuild.publish.aws import Region
+    from layerbuild.publish.release import Release
 
-ARN = re.compile(r"arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):[0-9]{12}:layer:[a-zA-Z0-9-_]{1,140}:[0-9]+")
-_CODE_SHA256 = re.compile(r"[A-Za-z0-9+/]{43}=")
-_TIMEOUT = 30
-_CHUNK = 1 << 18
-_LONGEST_MESSAGE = 300
-_SERVER_ERROR = 500
+_LISTED = 50
+# Large zips in requests, of all regions together: each is in memory some four times while it is sent.
+_LARGE = 8_000_000
+_UPLOADS = threading.BoundedSemaphore(8)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Published:
-    """A layer version that was downloaded: where its zip is, and what it says that it is for."""
+class Answer:
+    """What Lambda says of a version that it has just published."""
 
-    path: Path
-    runtimes: tuple[str, ...]
-    architectures: tuple[str, ...]
-
-
-def download(arn: str, cache: Cache) -> Published:
-    """Fetches a layer version with the user's own AWS credentials; its bytes are kept under their hash.
-
-    Raises:
-        UsageError: `arn` is not that of a layer version, or there is none.
-        MachineError: there are no credentials, they do not suffice, or AWS cannot be reached.
-        BuildError: what arrives is not what AWS says of it.
-    """
-    match = ARN.fullmatch(arn)
-    if match is None:
-        hint = "such as arn:aws:lambda:eu-west-1:123456789012:layer:pillow:7, with the version"
-        raise UsageError("layer-not-found", f"{arn} is not the ARN of a layer version", hint=hint)
-    answer = _version(arn, match["region"])
-    content = answer.get("Content", {})
-    location, code_sha256 = content.get("Location"), content.get("CodeSha256", "")
-    if not location or not _CODE_SHA256.fullmatch(code_sha256):
-        what = f"AWS does not say where {arn} is, or what its hash is"
-        raise MachineError("aws-refused", what, hint="something that is not AWS may have answered: AWS_ENDPOINT_URL")
-    sha256 = base64.b64decode(code_sha256).hex()
-    path = cache.layer_path(sha256)
-    if not _holds(path, sha256):
-        _fetch(arn, location, path, sha256)
-    return Published(
-        path=path,
-        runtimes=tuple(answer.get("CompatibleRuntimes", ())),
-        architectures=tuple(answer.get("CompatibleArchitectures", ())),
-    )
+    listed: Listed
+    code_sha256: str
+    size: int
 
 
-def _version(arn: str, region: str) -> dict[str, Any]:
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+class Registry:
+    """The layer versions of one region."""
 
-    try:
-        answer: dict[str, Any] = boto3.client("lambda", region_name=region).get_layer_version_by_arn(Arn=arn)
-    except NoCredentialsError:
-        hint = "set AWS_PROFILE, or log in as for the AWS command line"
-        raise MachineError("no-credentials", "there are no AWS credentials here", hint=hint) from None
-    except ClientError as error:
-        told = error.response.get("Error", {})
-        if told.get("Code") == "ResourceNotFoundException":
-            raise UsageError("layer-not-found", f"AWS has no layer version {arn}") from None
-        causes = [f"{told.get('Code')}: {str(told.get('Message'))[:_LONGEST_MESSAGE]}"]
-        if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= _SERVER_ERROR:
-            what = f"AWS does not give {arn}: it answers with an error of its own"
-            raise MachineError("aws-unreachable", what, causes=causes) from None
-        hint = "reading it takes lambda:GetLayerVersion, from its owner and from your own policies"
-        raise MachineError("aws-refused", f"AWS does not give {arn}", causes=causes, hint=hint) from None
-    except BotoCoreError as error:
-        raise MachineError("aws-unreachable", "AWS cannot be asked", causes=[str(error)]) from None
-    return answer
+    def __init__(self, region: Region) -> None:
+        self.region = region
 
+    def versions(self, name: str) -> Iterator[tuple[list[Listed], bool]]:
+        """A layer's versions, the newest first, a page at a time, each with whether it is the last.
 
-def _holds(path: Path, sha256: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except FileNotFoundError:
-        return False
+        There are none where there is no such layer.
+        """
+        marker: dict[str, str] = {}
+        while True:
+            answer = self.region.ask(
+                "lambda", "ListLayerVersions", {"LayerName": name, "MaxItems": _LISTED, **marker}
+            )
+            page = [
+                Listed(
+                    version=int(row["Version"]),
+                    arn=row["LayerVersionArn"],
+                    description=row.get("Description", ""),
+                    published=str(row.get("CreatedDate", "")),
+                )
+                for row in answer.get("LayerVersions", ())
+            ]
+            last = not answer.get("NextMarker")
+            yield page, last
+            if last:
+                return
+            marker = {"Marker": answer["NextMarker"]}
 
+    def known(self, name: str, version: int) -> Known | None:
+        """The hash and the policy of a version; None if it is gone."""
+        try:
+            content = self.region.get("GetLayerVersion", LayerName=name, VersionNumber=version)["Content"]
+        except LookupError:
+            return None
+        grants = self.grants(name, version)
+        return Known(code_sha256=content["CodeSha256"], size=int(content["CodeSize"]), grants=grants)
 
-def _fetch(arn: str, location: str, path: Path, sha256: str) -> None:
-    """Downloads from a presigned address, which is good for ten minutes and never shown."""
-    import requests
+    def publish(self, release: Release, source: Mapping[str, Any], find: Callable[[], Listed | None]) -> Answer:
+        """Makes a new version of a layer. Lambda gives no means to do so once only, so care is taken.
 
-    digest = hashlib.sha256()
-    try:
-        with requests.get(location, stream=True, timeout=_TIMEOUT) as response, whole_file(path) as file:
-            response.raise_for_status()
-            for chunk in response.iter_content(_CHUNK):
-                stop_if_interrupted()
-                digest.update(chunk)
-                file.write(chunk)
-            if digest.hexdigest() != sha256:
-                hint = "something between AWS and here changed it: try again"
-                raise BuildError("hash-mismatch", f"what arrived is not {arn}", hint=hint)
-    except requests.RequestException as error:
-        # Its text holds the address, which is a credential for as long as it is good.
-        causes = [type(error).__name__]
-        raise MachineError("aws-unreachable", f"{arn} cannot be downloaded", causes=causes) from None
+        Args:
+            release: what it is.
+            source: of the zip, as PublishLayerVersion's ``Content`` has it; empty for a zip in the request.
+            find: looks for a version that this very request made, though its answer was lost.
+        """
+
+        def done() -> dict[str, Any] | None:
+            found = find()
+            return {"found": found} if found else None
+
+        parameters = {
+            "LayerName": release.name,
+            "Description": release.description,
+            "CompatibleRuntimes": list(release.content.runtimes),
+            "CompatibleArchitectures": list(release.content.architectures),
+            **({"LicenseInfo": release.content.licence} if release.content.licence else {}),
+        }
+        with _UPLOADS if release.size > _LARGE and not source else contextlib.nullcontext():
+            content = source or {"ZipFile": release.archive.read_bytes()}
+            answer = self.region.ask("lambda", "PublishLayerVersion", {**parameters, "Content": content}, done)
+        if "found" in answer:
+            listed: Listed = answer["found"]
+            known = self.known(release.name, listed.version)
+            if known is None:
+                what = f"version {listed.version} of {release.name} in {self.region.name} is gone again"
+                raise MachineError("aws-refused", what)
+            return Answer(listed=listed, code_sha256=known.code_sha256, size=known.size)
+        if not answer.get("Version") or not answer.get("Content"):
+            hint = "something that is not AWS may have answered: AWS_ENDPOINT_URL"
+            raise MachineError("aws-refused", f"AWS does not say what it has made of {release.name}", hint=hint)
+        return Answer(
+            listed=Listed(
+                version=int(answer["Version"]),
+                arn=answer["LayerVersionArn"],
+                description=release.description,
+                published=str(answer.get("CreatedDate", "")),
+            ),
+            code_sha256=answer["Content"]["CodeSha256"],
+            size=int(answer["Content"]["CodeSize"]),
+        )
+
+    def grants(self, name: str, version: int) -> dict[str, str]:
+        """Who may use a version: the id of each statement of its policy, and its grant."""
+        try:
+            return grants_of_policy(
+                self.region.get("GetLayerVersionPolicy", LayerName=name, VersionNumber=version)["Policy"]
+            )
+        except LookupError:
+            return {}
+
+    def share(self, name: str, version: int, grant: str) -> None:
+        """Lets someone use a version; it is no error where that is so already."""
+        from botocore.exceptions import ClientError
+
+        given: dict[str, Any] = {**permission(grant), "LayerName": name, "VersionNumber": version}
+        try:
+            self.region.call("lambda", "AddLayerVersionPermission", given)
+        except ClientError as error:
+            if told(error)[2] != 409 or self.grants(name, version).get(given["StatementId"]) != grant:
+                raise self.region.failure(error, "AddLayerVersionPermission") from None
+
+    def unshare(self, name: str, version: int, statement: str) -> None:
+        """Takes a statement out of a version's policy; it is no error where there is none."""
+        parameters = {"LayerName": name, "VersionNumber": version, "StatementId": statement}
+        try:
+            self.region.get("RemoveLayerVersionPermission", **parameters)
+        except LookupError:
+            return
+
+    def delete(self, name: str, version: int) -> None:
+        """Deletes a version; functions that use it go on working. It is no error where there is none."""
+        self.region.ask("lambda", "DeleteLayerVersion", {"LayerName": name, "VersionNumber": version})
+
+    def layers_in_use(self) -> dict[str, list[str]]:
+        """The ARN of each layer version that a function uses in any of its versions, and those functions."""
+        found: dict[str, list[str]] = {}
+        marker: dict[str, str] = {}
+        while True:
+            answer = self.region.ask("lambda", "ListFunctions", {"FunctionVersion": "ALL", **marker})
+            for function in answer.get("Functions", ()):
+                for layer in function.get("Layers") or ():
+                    found.setdefault(layer["Arn"], []).append(function["FunctionName"])
+            if not answer.get("NextMarker"):
+                return found
+            marker = {"Marker": answer["NextMarker"]}

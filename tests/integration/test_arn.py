@@ -23,7 +23,7 @@ import pytest
 
 from layerbuild.cache import Cache
 from layerbuild.errors import UsageError
-from layerbuild.publish.registry import download
+from layerbuild.publish.download import download
 from tests.conftest import Ran
 from tests.unit.test_stack_rules import SITE, dist, write_zip
 

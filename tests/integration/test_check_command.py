@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from layerbuild.checks import rules
-from layerbuild.publish.registry import Published
+from layerbuild.publish.download import Published
 from layerbuild.recipe import shipped_folder
 from tests.conftest import Ran
 from tests.index_server import IndexServer
@@ -159,7 +159,7 @@ def test_a_published_layer_is_checked_for_what_aws_says(
     told = Published(
         path=write_zip(Path("cache.zip"), ODD), runtimes=("python3.12", "nodejs20.x"), architectures=("arm64",)
     )
-    monkeypatch.setattr("layerbuild.publish.registry.download", lambda arn, cache: told)
+    monkeypatch.setattr("layerbuild.publish.download.download", lambda arn, cache: told)
     arn = "arn:aws:lambda:eu-west-1:123456789012:layer:demo:7"
     ran = cli("check", arn, "--format", "json")
     assert (names(ran), ran.json["layers"][0]["targets"]) == ([arn], [TARGET])

@@ -23,7 +23,7 @@ INSIDE = [
 ORDER = """
 errors process requirements target libraries toml_reader build_settings recipe lock cache interpreters pip_settings
 index zips elf content wheel scaffold builders diagnose resolve locking layer bytecode_compiler bytecode archive tree
-modules checks stack sandbox proof report publish pipeline console cli __main__
+modules checks stack sandbox proof report catalogue publish pipeline console cli __main__
 """.split()
 
 
@@ -70,7 +70,7 @@ def imported(path: Path) -> set[str]:
     ("library", "allowed"),
     [
         ("docker", {f"layerbuild.builders.{name}" for name in ("engine", "engine_errors", "running")}),
-        ("boto3", {"layerbuild.publish.registry"}),
+        ("boto3", {"layerbuild.publish.aws"}),
     ],
 )
 def test_what_lies_outside_is_spoken_to_in_one_place(library: str, allowed: set[str]) -> None:
