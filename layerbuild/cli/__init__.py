@@ -18,6 +18,9 @@ from layerbuild.process import redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Commands about what is published: the settings of `publish` that they have too hold for them, but for `arn`.
+_ABOUT_PUBLISHED = ("verify", "list", "export", "prune", "iam-policy")
+
 # Command to the module that holds it: a command's module is imported when it is called or its help is shown.
 _COMMANDS = {
     "make": "layerbuild.cli.make",
@@ -30,6 +33,12 @@ _COMMANDS = {
     "profile": "layerbuild.cli.profile",
     "events": "layerbuild.cli.events",
     "publish": "layerbuild.cli.publish",
+    "verify": "layerbuild.cli.verify",
+    "list": "layerbuild.cli.published",
+    "arn": "layerbuild.cli.published",
+    "export": "layerbuild.cli.published",
+    "prune": "layerbuild.cli.prune",
+    "iam-policy": "layerbuild.cli.iam_policy",
     "runtimes": "layerbuild.cli.machine",
     "cache": "layerbuild.cli.machine",
     "completion": "layerbuild.cli.machine",
@@ -47,7 +56,8 @@ class Commands(click.Group):
         """The command of that name, if there is one."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), f"{cmd_name}_command")
+        name = f"{cmd_name.replace('-', '_')}_command"
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), name)
         return command
 
     def resolve_command(
@@ -86,6 +96,7 @@ def layerbuild(ctx: click.Context, *, quiet: bool, debug: bool) -> None:
     layerbuild stack pillow boto3       say what layers do to each other
     layerbuild run --layer pillow --function src --handler app.handler
     layerbuild profile pillow           say what its imports cost a cold start
+    layerbuild publish --plan           say what would be published where
     layerbuild COMMAND --help           says more, with examples
     """
     ctx.meta["layerbuild.debug"] = debug
@@ -120,7 +131,11 @@ def _settings(project: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
         raise UsageError("settings-invalid", f"{path}: stacks is not a table")
     for name, table in stacks.items():
         _check_stack(path, name, table)
-    return {command: _command_settings(path, command, table) for command, table in data.items()}, stacks
+    found = {command: _command_settings(path, command, table) for command, table in data.items()}
+    for command in _ABOUT_PUBLISHED if "publish" in data else ():
+        common = {key: value for key, value in data["publish"].items() if key in _parameters(command)}
+        found[command] = _command_settings(path, command, common) | found.get(command, {})
+    return found, stacks
 
 
 _STACK_KEYS: dict[str, type] = {"layers": list, "target": list, "function": str}
@@ -149,12 +164,7 @@ def _command_settings(path: Path, command: str, table: Any) -> dict[str, Any]:
     if command not in _COMMANDS or not isinstance(table, dict):
         known = nearest(command, _COMMANDS)
         raise UsageError("settings-invalid", f"{path}: there is no command {command!r}", causes=[known])
-    parameters = {
-        option.removeprefix("--"): parameter
-        for parameter in layerbuild.get_command(click.Context(layerbuild), command).params  # type: ignore[union-attr]
-        for option in parameter.opts
-        if option.startswith("--")
-    }
+    parameters = _parameters(command)
     for key, value in table.items():
         if key not in parameters:
             raise UsageError(
@@ -167,6 +177,16 @@ def _command_settings(path: Path, command: str, table: Any) -> dict[str, Any]:
     return {
         str(parameters[key].name): value if isinstance(value, bool) else _as_words(value)
         for key, value in table.items()
+    }
+
+
+def _parameters(command: str) -> dict[str, click.Parameter]:
+    """The options of a command by their names without dashes."""
+    return {
+        option.removeprefix("--"): parameter
+        for parameter in layerbuild.get_command(click.Context(layerbuild), command).params  # type: ignore[union-attr]
+        for option in parameter.opts
+        if option.startswith("--")
     }
 
 
@@ -191,8 +211,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line.
 
     Returns:
-        The exit code: 0 fine, 1 findings, 2 usage or recipe, 3 lock or build, 4 environment, 70 a bug,
-        130 interrupted.
+        The exit code: 0 fine, 1 findings, 2 usage or recipe, 3 lock or build, 4 environment,
+        5 publish incomplete, 70 a bug, 130 interrupted.
     """
     debug = "--debug" in arguments or bool(os.environ.get("LAYERBUILD_DEBUG"))
     # A command may learn of it in another way, such as from the settings.

@@ -243,7 +243,7 @@ def subjects(name: str, out: Path, cache: Cache) -> Iterator[Subject]:
 def check_subject(
     subject: Subject, patterns: Sequence[str], cache: Cache, shown: dict[str, Any], sandboxes: Sandboxes | None
 ) -> Report:
-    """What the checks say of a layer; `shown` has the rules that are chosen (``select``) or not wanted (``ignore``)."""
+    """What the checks say of a layer; `shown` has the rules to ``select`` and to ``ignore``."""
     from layerbuild import checks
     from layerbuild.checks.size import largest
     from layerbuild.report import Report

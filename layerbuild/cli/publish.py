@@ -21,7 +21,7 @@ from layerbuild.console import Console, readable_size
 from layerbuild.errors import PublishError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from layerbuild.cache import Cache
     from layerbuild.cli.check import Subject
@@ -260,34 +260,35 @@ def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _grouped(steps: Iterable[Step]) -> Iterator[tuple[str, Step, list[Step], tuple[str, ...]]]:
-    """Steps that differ in their region only, together, with what is to be told of all of them."""
+def _told_of(step: Step) -> tuple[str, ...]:
     from layerbuild.publish.plan import changes_of
 
-    groups: dict[tuple[str, str, tuple[str, ...]], list[Step]] = {}
-    for step in steps:
-        told = (*step.reasons, *(step.error.causes if step.error else ()), *changes_of(step))
-        groups.setdefault((step.action, step.release.name, told), []).append(step)
-    for (action, _, told), found in groups.items():
-        yield action, found[0], found, told
+    return (*step.reasons, *(step.error.causes if step.error else ()), *changes_of(step))
 
 
 def _show_plan(console: Console, steps: Sequence[Step], account: str) -> None:
+    """The plan: what is to be done for the same reason in the same regions stands together."""
     from layerbuild.publish.plan import ACTIONS, counts, made_public
 
-    for action, first, found, told in _grouped(steps):
-        if action == "skip" and not told:
-            continue
-        size = f" ({readable_size(first.release.size)})" if action == "create" else ""
-        versions = {step.version.version for step in found if step.version}
-        which = f" version {', '.join(map(str, sorted(versions)))} of" if versions else ""
-        regions = ", ".join(step.region for step in found)
-        line = f"{action}{which} {first.release.name}{size} in {regions}"
-        console.paragraph(line, indent=0, styles={action: _STYLES[action]})
+    regions: dict[tuple[str, str, str, tuple[str, ...]], list[str]] = {}
+    for step in steps:
+        told = _told_of(step)
+        if step.action != "skip" or told:
+            name = step.release.name + (f" {step.version.version}" if step.version else "")
+            regions.setdefault((step.action, name, readable_size(step.release.size), told), []).append(step.region)
+    groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for (action, name, size, told), where in regions.items():
+        line = f"{name} ({size})" if action == "create" else name
+        groups.setdefault((action, tuple(where), told), []).append(line)
+    for (action, where, told), lines in groups.items():
+        console.paragraph(f"{action} in {', '.join(where)}", indent=0, styles={action: _STYLES[action]})
         for text in told:
-            console.paragraph(text, indent=4)
-    told_counts = [f"{name} {count:,}" for name in ACTIONS if (count := counts(steps)[name])]
-    console.result(f"plan for account {account}: {', '.join(told_counts)}")
+            console.paragraph(f"- {text}", indent=2)
+        for line in lines:
+            console.result(f"    {line}")
+    found = counts(steps)
+    told_counts = ", ".join(f"{name} {found[name]:,}" for name in ACTIONS if found[name])
+    console.result(f"plan for account {account}: {told_counts}")
     if public := made_public(steps):
         text = (
             f"{_counted(len(public), 'version')} will be public: everyone with an AWS account can use and read them"

@@ -6,6 +6,7 @@ of ours.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
@@ -69,12 +70,13 @@ class Account:
     @property
     def home(self) -> str:
         """The region of the AWS configuration, or the first that AWS had."""
-        return str(self._boto().region_name or _FIRST_REGION)
+        return self.configured_region or _FIRST_REGION
 
     @property
     def configured_region(self) -> str | None:
-        """The region of the AWS configuration."""
-        return str(self._boto().region_name) if self._boto().region_name else None
+        """The region of the AWS configuration, or of ``AWS_REGION``, which boto3 does not read."""
+        found = self._boto().region_name or os.environ.get("AWS_REGION")
+        return str(found) if found else None
 
     def enabled_regions(self) -> list[str]:
         """All regions that the account may use and that have Lambda."""

@@ -24,8 +24,6 @@ _ACTIONS = {
     "AddTagsToResource": "ssm:AddTagsToResource",
 }
 
-PURPOSES = ("publish", "prune", "verify", "export")
-
 
 def action_of(operation: str) -> str:
     """The IAM action that allows a call."""
@@ -47,7 +45,7 @@ def least_policy(
     """The least policy that allows what is asked for.
 
     Args:
-        purposes: some of `PURPOSES`.
+        purposes: the commands: ``publish``, ``prune``, ``verify``, ``export``.
         partition: such as ``aws``.
         account: twelve digits, or ``*``.
         regions: their names, or ``*`` alone.

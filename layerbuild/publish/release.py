@@ -17,12 +17,11 @@ from layerbuild.errors import UsageError, nearest
 from layerbuild.layer import UNZIPPED_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-DEFAULT_NAME = "{recipe}-{python}-{arch}"
 _NAME = re.compile(r"[a-zA-Z0-9-_]{1,140}")
-_NAME_FIELDS = ("recipe", "python", "arch")
+NAME_FIELDS = ("recipe", "python", "arch")
 _LONGEST_DESCRIPTION = 256
 _LONGEST_LICENCE = 512
 _MOST_RUNTIMES = 15
@@ -90,11 +89,7 @@ def release_of(
     """
     runtimes, architectures = manifest["runtimes"], manifest["architectures"]
     packages = tuple(f"{one['name']} {one['version']}" for one in manifest["distributions"])
-    fields = {
-        "recipe": str(manifest["recipe"]),
-        "python": runtimes[0].replace(".", "") if len(runtimes) == 1 else "any",
-        "arch": architectures[0] if len(architectures) == 1 else "any",
-    }
+    fields = dict(zip(NAME_FIELDS, (str(manifest["recipe"]), *name_fields(runtimes, architectures)), strict=True))
     layer_name = filled(name, fields, "name")
     if not _NAME.fullmatch(layer_name):
         hint = "letters, digits, '-' and '_', at most 140 of them"
@@ -151,9 +146,13 @@ def filled(template: str, fields: Mapping[str, str], what: str) -> str:
     return text
 
 
-def check_template(template: str) -> None:
-    """Refuses a template of layer names that does not tell layers apart, or has a field that there is not."""
-    filled(template, dict.fromkeys(_NAME_FIELDS, ""), "name")
+def name_fields(runtimes: Sequence[str], architectures: Sequence[str]) -> tuple[str, str]:
+    """``{python}`` and ``{arch}`` of a layer's name: ``python313``, as a name may have no dot, and ``arm64``.
+
+    Each is ``any`` where a layer serves several.
+    """
+    python = runtimes[0].replace(".", "") if len(runtimes) == 1 else "any"
+    return python, architectures[0] if len(architectures) == 1 else "any"
 
 
 def bucket_name(template: str, account: str, region: str) -> str:
