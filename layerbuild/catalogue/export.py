@@ -30,7 +30,6 @@ _COLUMNS = (
 ).split()
 # A spreadsheet takes a cell that begins so for a formula (CWE-1236).
 _FORMULA = ("=", "+", "-", "@", "\t")
-_SHOWN_CLASHES = 10
 
 # Outputs of a template, and keys at each level of a mapping; its 500 resources are never reached.
 _MOST_LAYERS = _MOST_REGIONS = 200
@@ -45,11 +44,8 @@ _PLAIN_TARGET = re.compile(r"any|python3\.[0-9]+-(x86_64|arm64)")
 _NOT_IN_LEVEL = re.compile(r"[^a-zA-Z0-9_.-]+")
 _LONGEST = 140
 
-# Functions of a deprecated runtime may be there already, and take layers as others do.
-_DEPRECATED = """\
-    Metadata:
-      cfn-lint: {config: {ignore_checks: [E2531, E2533, W2531]}}
-"""
+# For deprecated runtimes, whose functions may be there already, and take layers as others do.
+_DEPRECATED = "    Metadata: {cfn-lint: {config: {ignore_checks: [E2531, E2533, W2531]}}}\n"
 _FUNCTION = """\
       Handler: index.handler
       InlineCode: |
@@ -76,8 +72,8 @@ def layer(scope: Construct, id: str, recipe: str, target: str) -> ILayerVersion:
     """
     arns = ARNS.get((recipe, target))
     if arns is None:
-        known = ", ".join(f"{one} for {other}" for one, other in ARNS)
-        raise KeyError(f"there is no layer {recipe} for {target}; there are: {known or 'none'}")
+        known = [other for one, other in ARNS if one == recipe] or sorted({one for one, _ in ARNS})
+        raise KeyError(f"there is no layer {recipe} for {target}; known: {', '.join(known)}")
     region = Stack.of(scope).region
     if Token.is_unresolved(region):
         mapping = CfnMapping(scope, f"{id}Arns", mapping={name: {"Arn": arn} for name, arn in arns.items()})
@@ -138,10 +134,15 @@ def _csv(rows: Sequence[Row]) -> str:
 
 
 def _cell(value: str | int | tuple[str, ...]) -> str:
-    text = "; ".join(value) if isinstance(value, tuple) else str(value)
-    # The csv module quotes no carriage return where lines end without one; half a surrogate pair is no UTF-8.
-    text = text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "backslashreplace").decode()
+    text = _whole("; ".join(value) if isinstance(value, tuple) else str(value))
+    # The csv module quotes no carriage return where lines end without one.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _whole(text: str) -> str:
+    """The text in characters only: JSON can hold half a surrogate pair, and then its escape stands for it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _by_layer(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
@@ -163,7 +164,7 @@ def _by_layer(rows: Sequence[Row]) -> dict[tuple[str, str], dict[str, Row]]:
         if len(accounts) == 1:
             what, hint = f"the account {accounts[0]} has the same layer under two names", "choose other recipes"
         hint += ", or export json or csv, which hold both"
-        raise UsageError("export-ambiguous", what, causes=causes[:_SHOWN_CLASHES], hint=hint)
+        raise UsageError("export-ambiguous", what, causes=causes[:10], hint=hint)
     return dict(sorted(found.items()))
 
 
@@ -173,10 +174,9 @@ def _cloudformation(rows: Sequence[Row]) -> str:
 
 
 def _parameter(version: Version, _: Content, arn: str) -> str:
-    return (
-        "    Type: AWS::SSM::Parameter\n    Properties:\n"
-        f"      Name: {_yaml(parameter_name(version))}\n      Type: String\n      Value: {arn}\n"
-    )
+    name = _yaml(parameter_name(version))
+    properties = f"      Name: {name}\n      Type: String\n      Value: {arn}\n"
+    return f"    Type: AWS::SSM::Parameter\n    Properties:\n{properties}"
 
 
 def _sam(rows: Sequence[Row]) -> str:
@@ -232,7 +232,7 @@ def _template(head: str, rows: Sequence[Row], resource: _Resource, *, outputs: b
 
 def _yaml(text: str) -> str:
     """A scalar in quotes, as in JSON, but for characters that JSON writes as two."""
-    parts = (json.dumps(one)[1:-1] if ord(one) <= 0xFFFF else f"\\U{ord(one):08X}" for one in text)
+    parts = (json.dumps(one)[1:-1] if ord(one) <= 0xFFFF else f"\\U{ord(one):08X}" for one in _whole(text))
     return '"' + "".join(parts) + '"'
 
 
@@ -262,9 +262,10 @@ def _terraform(rows: Sequence[Row]) -> str:
 
 def _literal(text: str) -> str:
     """A string that Terraform takes as it is: in its JSON, names and values are templates."""
-    return text.replace("${", "$${").replace("%{", "%%{")
+    return _whole(text).replace("${", "$${").replace("%{", "%%{")
 
 
+# The whole text of a file for the rows given, in whatever order they are.
 FORMATS: dict[str, Callable[[Sequence[Row]], str]] = {
     "json": _json, "csv": _csv, "sam": _sam, "cloudformation": _cloudformation, "cdk": _cdk, "terraform": _terraform
 }  # fmt: skip

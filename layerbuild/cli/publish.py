@@ -280,8 +280,8 @@ def _show_plan(console: Console, steps: Sequence[Step], account: str) -> None:
     for (action, name, size, told), where in regions.items():
         line = f"{name} ({size})" if action == "create" else name
         groups.setdefault((action, tuple(where), told), []).append(line)
-    for (action, where, told), lines in groups.items():
-        console.paragraph(f"{action} in {', '.join(where)}", indent=0, styles={action: _STYLES[action]})
+    for (action, places, told), lines in groups.items():
+        console.paragraph(f"{action} in {', '.join(places)}", indent=0, styles={action: _STYLES[action]})
         for text in told:
             console.paragraph(f"- {text}", indent=2)
         for line in lines:
