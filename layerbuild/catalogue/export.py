@@ -28,7 +28,8 @@ _COLUMNS = (
     "recipe target name account region version arn content_digest code_sha256 size published shared packages licence "
     "runtimes architectures"
 ).split()
-# A spreadsheet takes a cell that begins so for a formula (CWE-1236).
+# What packages say of themselves; a spreadsheet takes a cell that begins so for a formula (CWE-1236).
+_FOREIGN = ("packages", "licence")
 _FORMULA = ("=", "+", "-", "@", "\t")
 
 # Outputs of a template, and keys at each level of a mapping; its 500 resources are never reached.
@@ -129,15 +130,15 @@ def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    writer.writerows(map(_cell, _fields(*row).values()) for row in _sorted(rows))
+    writer.writerows([_cell(*field) for field in _fields(*row).items()] for row in _sorted(rows))
     return text.getvalue()
 
 
-def _cell(value: str | int | tuple[str, ...]) -> str:
+def _cell(name: str, value: str | int | tuple[str, ...]) -> str:
     text = _whole("; ".join(value) if isinstance(value, tuple) else str(value))
     # The csv module quotes no carriage return where lines end without one.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if name in _FOREIGN and text.startswith(_FORMULA) else text
 
 
 def _whole(text: str) -> str:

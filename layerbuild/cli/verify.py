@@ -69,7 +69,7 @@ def verify_command(
     \b
     layerbuild verify arn:aws:lambda:eu-west-1:123456789012:layer:pillow-python313-arm64:3
     layerbuild verify "$(layerbuild arn pillow --target python3.13-arm64)" --json
-    layerbuild verify arn:aws:lambda:eu-west-1:123456789012:layer:imaging:7 --recipe pillow --target python3.12-arm64
+    layerbuild verify "$ARN" --recipe pillow --target python3.12-arm64
     """
     from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.publish.download import download

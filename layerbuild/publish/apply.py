@@ -143,7 +143,7 @@ class Publisher:
             causes = "; ".join(outcome.error.causes[:1])
             self.reporter.warn(f"{place}: {outcome.error.what}{f' ({causes})' if causes else ''}")
         elif step.action == "create" and outcome.version:
-            self.reporter.note(f"published version {outcome.version.version} of {place} in {outcome.seconds:.1f} s")
+            self.reporter.note(f"published version {outcome.version.version} of {place} in {outcome.seconds:.2f} s")
         elif outcome.version:
             verb = {"record": "recorded", "share": "changed the sharing of"}[step.action]
             self.reporter.note(f"{verb} version {outcome.version.version} of {place}")

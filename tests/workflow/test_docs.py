@@ -26,7 +26,7 @@ README = (ROOT / "README.md").read_text()
 
 def error_codes() -> dict[str, set[int]]:
     exits = {"CheckError": 1, "UsageError": 2, "BuildError": 3, "NoWheelError": 3, "MachineError": 4}
-    exits |= {"InternalError": 70}
+    exits |= {"PublishError": 5, "InternalError": 70}
     found: dict[str, set[int]] = {}
     for kind, first, second in re.findall(
         rf'({"|".join(exits)})\(\s*"([a-z-]+)"(?: if \w+ else "([a-z-]+)")?',
@@ -97,7 +97,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     "command",
     [
         *(None, "make", "lock", "check", "stack", "run", "profile", "events", "recipes", "new", "runtimes", "cache"),
-        "completion",
+        *("publish", "verify", "list", "arn", "export", "prune", "iam-policy", "completion"),
     ],
 )
 def test_help_has_an_example_and_fits(command: str | None, cli: Callable[..., Ran]) -> None:
