@@ -53,14 +53,15 @@ def profile_command(
     """
     from layerbuild.cache import Cache, default_cache_folder, write_text
     from layerbuild.cli.invoke import chosen_stack
-    from layerbuild.cli.stack import stacks_of
+    from layerbuild.cli.stack import expanded, stacks_of
     from layerbuild.sandbox.choose import BACKENDS
     from layerbuild.sandbox.profile import profile
 
     console.as_json = as_json
     cache = Cache(default_cache_folder())
     sandboxes = make_sandboxes(cache, backend, base_image, BACKENDS)
-    stacked = {one: ready for ready in stacks_of(layers, None, target, out, cache) for one in ready.targets}
+    layers, function, target = expanded(console, layers, None, target)
+    stacked = {one: ready for ready in stacks_of(layers, function, target, out, cache) for one in ready.targets}
     stack, sandbox = chosen_stack({one: ready.stack for one, ready in stacked.items()}, sandboxes)
     recipes = [subject.recipe for subject in stacked[stack.target].subjects]
     names = imports or tuple(dict.fromkeys(name for recipe in recipes if recipe for name in recipe.imports))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from layerbuild.catalogue import Catalogue, Version
     from layerbuild.publish.aws import Account
 
+# As PutParameter takes names, with room for the rest.
+_PREFIX = re.compile(r"(/[a-zA-Z0-9_.-]+){1,10}")
 _FILES = ("json", "csv", "sam", "cloudformation", "cdk", "terraform")
 
 _target_option = click.option(
@@ -207,6 +210,9 @@ def _write_parameters(
     from layerbuild.publish.storage import Parameters
     from layerbuild.publish.survey import in_regions
 
+    if not _PREFIX.fullmatch(prefix) or prefix.lower().startswith(("/aws", "/ssm")):
+        hint = "such as /layerbuild or /shared/layers; AWS keeps /aws and /ssm for itself"
+        raise UsageError("bad-parameter", f"{prefix!r} cannot begin the names of parameters", hint=hint)
     number = account.identity[1]
     names = {(row.region, parameter_name(row, prefix)): row for row in rows if row.account == number}
     wanted: dict[str, list[str]] = {}

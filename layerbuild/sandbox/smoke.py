@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,20 +103,29 @@ def run_imports(
 
 
 def _imported(ended: dict[str, Any], output: str) -> Imported:
-    try:
-        report = json.loads(ended["imported"])
-        items = tuple((str(name), float(seconds), str(error)) for name, seconds, error in report["items"])
-        loaded = tuple(str(path) for path in report["loaded"])
-        problem = ""
-    except (ValueError, TypeError, KeyError, RecursionError):
-        items, loaded = (), ()
-        problem = {
-            "time": f"it was ended after {LIMITS.seconds:.0f} seconds",
-            "memory": "it was ended, as it took too much memory",
-        }.get(str(ended["ended"]), f"it ended without a word (exit code {ended['code']})")
+    items, loaded, problem = read_report(ended)
     return Imported(
         items=items,
         loaded=tuple(path.removeprefix("/opt/") for path in loaded if path.startswith("/opt/")),
         output=tuple(line for line in output.splitlines() if line.strip())[-_MOST_LINES:],
         problem=problem,
     )
+
+
+def read_report(ended: dict[str, Any]) -> tuple[tuple[tuple[str, float, str], ...], tuple[str, ...], str]:
+    """What a process that imported reports, which code of a layer may have written: items, loaded, problem.
+
+    The fields are those of `Imported`; `ended` is what the driver says of the process.
+    """
+    try:
+        report = json.loads(ended["imported"])
+        items = tuple((str(name), float(seconds), str(error)) for name, seconds, error in report["items"])
+        if not all(math.isfinite(seconds) for _, seconds, _ in items):
+            raise ValueError("not a time")
+        return items, tuple(str(path) for path in report["loaded"]), ""
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        problem = {
+            "time": f"it was ended after {LIMITS.seconds:.0f} seconds",
+            "memory": "it was ended, as it took too much memory",
+        }.get(str(ended["ended"]), f"it ended without a word (exit code {ended['code']})")
+        return (), (), problem

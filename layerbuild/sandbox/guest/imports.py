@@ -5,6 +5,7 @@ reports a JSON object to the descriptor: ``items``, a list of [name, seconds, er
 whose code was asked for, in that order.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -32,10 +33,22 @@ def watch():
     return loaded
 
 
-def mark(spec):
-    """Tells what follows in the interpreter's own report of import times from what this program needed."""
-    if spec["kind"] == "profile":
-        print(MARK, file=sys.stderr, flush=True)
+class Marks:
+    """Tells what follows in the interpreter's own report of import times from what this program needed.
+
+    Modules may do with standard error what they like: close it, or leave half a line in it.
+    """
+
+    def __init__(self, wanted):
+        self.kept = os.dup(2) if wanted else None
+
+    def put(self):
+        """Writes a mark on a line of its own."""
+        if self.kept is not None:
+            with contextlib.suppress(Exception):
+                sys.stderr.flush()
+            os.dup2(self.kept, 2)
+            os.write(2, "\n{}\n".format(MARK).encode())
 
 
 def leave_forked(own):
@@ -68,13 +81,14 @@ def main():
     sys.modules.pop("bootstrap", None)
     loaded = watch() if spec["watch"] else []
     items = []
-    mark(spec)
+    marks = Marks(spec["kind"] == "profile")
+    marks.put()
     for name in sys.argv[3:] or spec["imports"]:
         items.append([name, *attempt(lambda name=name: __import__(name))])
         leave_forked(own)
         if items[-1][2]:
             break
-    mark(spec)
+    marks.put()
     if spec["script"] and not any(item[2] for item in items):
         sys.argv = [spec["script"]]
         run = lambda: runpy.run_path(spec["script"], run_name="__main__")  # noqa: E731
@@ -82,8 +96,9 @@ def main():
         leave_forked(own)
     json.dump({"items": items, "loaded": loaded}, report)
     report.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
     # What a module left running at exit is none of ours.
     os._exit(0)
 

@@ -1,0 +1,217 @@
+"""For tests of publishing: layers made in milliseconds without an index, credentials of nobody, and moto as AWS."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from layerbuild.archive import Manifest, source_date, write_archive
+from layerbuild.layer import Place, compose
+from layerbuild.recipe import Prune
+from layerbuild.target import default_targets, select_targets
+from layerbuild.wheel import Wheel, read_facts, wheel_from_facts
+from tests.aws_server import Call, Request
+from tests.running import wait_until
+from tests.wheels import make_wheel, sha256_of
+
+TARGET = "python3.13-x86_64"
+
+
+def made_layer(
+    folder: Path,
+    recipe: str,
+    target: str = TARGET,
+    *,
+    packages: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
+    size: int = 0,
+    licence: str = "MIT",
+) -> Manifest:
+    """Writes ``dist/<recipe>-<target>.zip`` and its manifest, as `layerbuild make` does.
+
+    Args:
+        folder: of the project.
+        recipe: whose layer it is; it need not exist.
+        target: a target's name, or ``any`` for a layer that serves all of them.
+        packages: name to version; by default one that is called as the recipe is.
+        files: of the first package, besides its module; path to content.
+        size: bytes of a further file of the first package, which cannot be compressed.
+        licence: of each package.
+    """
+    packages = packages or {recipe: "1.0"}
+    digest = "sha256:" + hashlib.sha256(repr((recipe, target, packages, files, size)).encode()).hexdigest()
+    shared = target == "any"
+    targets = default_targets() if shared else select_targets([target])
+    place = Place.shared() if shared else Place.versioned(targets[0].runtime.version)
+    path = folder / "dist" / f"{recipe}-{target}.zip"
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as wheels:
+        more: dict[str, str | bytes] = dict(files or {})
+        if size:
+            more[f"{recipe.replace('-', '_')}_data/random.bin"] = random.Random(size).randbytes(size)
+        found = []
+        for name, version in packages.items():
+            found.append(_wheel(Path(wheels), name, version, more, licence))
+            more = {}
+        layer = compose(found, place, prune=Prune())
+        written = write_archive(layer.files, path, epoch=source_date())
+    manifest = Manifest.of(
+        layer,
+        written,
+        recipe=recipe,
+        target=target,
+        runtimes=list(dict.fromkeys(one.runtime.name for one in targets)),
+        architectures=list(dict.fromkeys(one.arch for one in targets)),
+        archive=path.name,
+        lock_digest=digest,
+        inputs_digest=digest,
+        smoke={"status": "none"},
+        bytecode=None,
+    )
+    manifest.write(path.with_suffix(".json"))
+    return manifest
+
+
+def _wheel(folder: Path, name: str, version: str, files: Mapping[str, str | bytes], licence: str) -> Wheel:
+    module = name.replace("-", "_")
+    contents = {f"{module}.py": f'VERSION = "{version}"\n', **files}
+    metadata = f"License-Expression: {licence}\n" if licence else ""
+    path = make_wheel(folder, name, version, contents, metadata=metadata, compression=zipfile.ZIP_STORED)
+    return wheel_from_facts(read_facts(path, path.name), sha256=sha256_of(path), filename=path.name, path=path)
+
+
+def pretend_to_have_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes out of the environment all that AWS's tools read from it, and gives them credentials of nobody."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name == "BOTO_CONFIG":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret-but-an-example")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture
+def fake_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See `pretend_to_have_credentials`."""
+    pretend_to_have_credentials(monkeypatch)
+
+
+class Moto:
+    """moto's server in a process of its own, behind a proxy that notes each request.
+
+    Attributes:
+        url: of the proxy, for layerbuild; `direct` is moto's own, for a test's questions, which are not noted.
+        requests: what came to the proxy, in order.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        log = folder / "moto.log"
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE"))}
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
+            )
+        self.requests: list[Request] = []
+        self._proxy: _Proxy | None = None
+        try:
+            wait_until(lambda: b"Running on http://127.0.0.1:" in log.read_bytes(), 60)
+            self.port = int(re.findall(r"http://127\.0\.0\.1:(\d+)", log.read_text())[0])
+            self.direct = f"http://127.0.0.1:{self.port}"
+            self.reset()
+            self._proxy = _Proxy(("127.0.0.1", 0), type("Handler", (_Noting,), {"moto": self}))
+            self._thread = threading.Thread(target=self._proxy.serve_forever, kwargs={"poll_interval": 0.05})
+            self._thread.start()
+            self.url = f"http://127.0.0.1:{self._proxy.server_address[1]}"
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends both."""
+        if self._proxy:
+            self._proxy.shutdown()
+            self._proxy.server_close()
+            self._thread.join()
+        self._process.terminate()
+        self._process.wait(30)
+
+    def reset(self) -> None:
+        """Nothing is there any more, and nothing was asked."""
+        assert self.ask("POST", "/moto-api/reset")[0] == 200
+        self.requests.clear()
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """Status, headers and body of moto's answer to a request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+    def client(self, service: str, region: str = "eu-west-1") -> Any:
+        """boto's client that speaks to moto itself."""
+        return boto3.client(service, region_name=region, endpoint_url=self.direct)
+
+    def calls(self, *operations: str) -> list[Request]:
+        """The requests of some operations, as far as layerbuild sent them."""
+        return [seen for seen in self.requests if seen.operation in operations]
+
+
+class _Proxy(ThreadingHTTPServer):
+    request_queue_size = 128
+
+
+class _Noting(BaseHTTPRequestHandler):
+    """Passes requests on to moto."""
+
+    moto: Moto
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def _pass_on(self) -> None:
+        call = Call(self)
+        self.moto.requests.append(call.request)
+        body = self.rfile.read(call.length) if call.body is None else call.body
+        if call.operation == "AddLayerVersionPermission":
+            # moto knows it by the name that it has where functions are shared.
+            body = body.replace(b'"OrganizationId"', b'"PrincipalOrgID"')
+        given = {name: value for name, value in self.headers.items() if name.lower() not in _OF_ONE_CONNECTION}
+        status, headers, content = self.moto.ask(self.command, self.path, body, given)
+        self.send_response_only(status)
+        for name, value in headers:
+            if name.lower() not in _OF_ONE_CONNECTION or (name == "Content-Length" and self.command == "HEAD"):
+                self.send_header(name, value)
+        if self.command != "HEAD" and status != 204:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815 - names of http.server
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        pass
+
+
+_OF_ONE_CONNECTION = {"connection", "content-length", "transfer-encoding", "expect"}
