@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from layerbuild.build_settings import BUILD_KEYS
 from layerbuild.cli import Commands, layerbuild
 from layerbuild.recipe import parse_recipe, prune_sets
 from tests.conftest import Ran
+from tests.publishing import Moto, fake_credentials  # noqa: F401 - a fixture
 
 ROOT = Path(__file__).parents[2]
 SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "layerbuild").rglob("*.py")))
@@ -126,15 +127,23 @@ def normalised(output: str) -> list[str]:
         re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+(\.\d+)? ms|Used: \d+", "N", line) for line in lines
     ]
     lines = [re.sub(r"CPython 3\.\d+\.\d+", "CPython 3", line) for line in lines]
-    in_parallel = ("downloading ", "made ", "up to date: ")
+    in_parallel = ("downloading ", "made ", "up to date: ", "published ")
     return sorted(line for line in lines if line.startswith(in_parallel)) + [
         line for line in lines if not line.startswith(in_parallel)
     ]
 
 
+@pytest.fixture
+def moto(tmp_path: Path) -> Iterator[Moto]:
+    server = Moto(tmp_path)
+    yield server
+    server.stop()
+
+
 @pytest.mark.network
-def test_the_tour_of_the_readme_is_real(tmp_path: Path) -> None:
+def test_the_tour_of_the_readme_is_real(tmp_path: Path, moto: Moto, fake_credentials: None) -> None:
     env = {**os.environ, "COLUMNS": "80", "LAYERBUILD_CACHE_DIR": str(tmp_path / "cache")}
+    env["AWS_ENDPOINT_URL"] = moto.direct
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     blocks = console_blocks()
     assert len(blocks) >= 8
