@@ -1,9 +1,13 @@
-"""For tests of publishing: layers made in milliseconds without an index, credentials of nobody, and moto as AWS."""
+"""For tests of publishing: layers made in milliseconds without an index, credentials of nobody, and moto as AWS.
+
+Fixtures have functions of other names, so that tests can import them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
 import random
 import re
@@ -12,12 +16,16 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import boto3
+import jsonschema
 import pytest
 
 from layerbuild.archive import Manifest, source_date, write_archive
@@ -25,11 +33,13 @@ from layerbuild.layer import Place, compose
 from layerbuild.recipe import Prune
 from layerbuild.target import default_targets, select_targets
 from layerbuild.wheel import Wheel, read_facts, wheel_from_facts
-from tests.aws_server import Call, Request
+from tests.aws_server import ACCOUNT, Call, Request
+from tests.conftest import Ran
 from tests.running import wait_until
 from tests.wheels import make_wheel, sha256_of
 
 TARGET = "python3.13-x86_64"
+HOME = "eu-west-1"
 
 
 def made_layer(
@@ -215,3 +225,170 @@ class _Noting(BaseHTTPRequestHandler):
 
 
 _OF_ONE_CONNECTION = {"connection", "content-length", "transfer-encoding", "expect"}
+
+
+@pytest.fixture(name="moto", scope="module")
+def moto_fixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """One server for the tests of a module."""
+    found = Moto(tmp_path_factory.mktemp("moto"))
+    yield found
+    found.stop()
+
+
+@pytest.fixture(name="shop")
+def shop_fixture(
+    project: Path, cli: Callable[..., Ran], moto: Moto, monkeypatch: pytest.MonkeyPatch, fake_credentials: None
+) -> Shop:
+    """A project that publishes to an empty moto."""
+    moto.reset()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto.url)
+    found = Shop(project, cli, moto)
+    found.settings()
+    return found
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A project that publishes to moto, in one region unless it says otherwise."""
+
+    folder: Path
+    cli: Callable[..., Ran]
+    moto: Moto
+
+    def settings(self, text: str = "", regions: Sequence[str] = (HOME,)) -> None:
+        """Writes layerbuild.toml."""
+        (self.folder / "layerbuild.toml").write_text(f"[publish]\nregion = {json.dumps(list(regions))}\n{text}")
+
+    def make(self, recipe: str, target: str = TARGET, **given: Any) -> dict[str, Any]:
+        """The manifest of a layer that is made; see `made_layer`."""
+        return made_layer(self.folder, recipe, target, **given).data
+
+    def run(self, *arguments: str | Path, code: int = 0) -> Ran:
+        """Runs a command; what was asked before is forgotten."""
+        self.moto.requests.clear()
+        ran = self.cli(*arguments)
+        assert ran.code == code, ran
+        return ran
+
+    def publish(self, *arguments: str, code: int = 0) -> dict[tuple[str, str], dict[str, Any]]:
+        """The steps of a run by layer and region; of several the first, which is that of the release."""
+        found = self.run("publish", "--json", *arguments, code=code).json
+        jsonschema.validate(found, publish_schema(plan="--plan" in arguments))
+        assert sum(found["summary"].values()) == len(found["steps"])
+        return {(step["layer"], step["region"]): step for step in reversed(found["steps"])}
+
+    @property
+    def catalogue(self) -> dict[str, Any]:
+        """What catalogue.json holds."""
+        return dict(json.loads((self.folder / "catalogue.json").read_bytes()))
+
+    def current(self, name: str, region: str = HOME) -> dict[str, Any]:
+        """The catalogue's row of a layer's current version."""
+        rows = [row for row in self.catalogue["versions"] if (row["name"], row["region"]) == (name, region)]
+        (row,) = [row for row in rows if row["current"]]
+        return dict(row)
+
+    def held(self, *regions: str) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """Every version of every layer that moto has, by region, name and number."""
+        found: dict[tuple[str, str, int], dict[str, Any]] = {}
+
+        def look(region: str) -> None:
+            client = self.moto.client("lambda", region)
+            for name in [layer["LayerName"] for layer in client.list_layers()["Layers"]]:
+                for row in client.list_layer_versions(LayerName=name)["LayerVersions"]:
+                    more = client.get_layer_version(LayerName=name, VersionNumber=row["Version"])
+                    found[region, name, row["Version"]] = {**row, "Content": more["Content"]}
+            client.close()
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(look, regions or [HOME]))
+        return found
+
+    def policy(self, name: str, version: int, region: str = HOME) -> dict[str, tuple[Any, Any]]:
+        """The statements of a version's policy: who is allowed, and on what condition."""
+        client = self.moto.client("lambda", region)
+        try:
+            answer = client.get_layer_version_policy(LayerName=name, VersionNumber=version)
+        except client.exceptions.ResourceNotFoundException:
+            return {}
+        finally:
+            client.close()
+        found = json.loads(answer["Policy"])["Statement"]
+        assert {one["Action"] for one in found} <= {"lambda:GetLayerVersion"}
+        return {one["Sid"]: (one["Principal"], one.get("Condition")) for one in found}
+
+    def files(self) -> dict[str, bytes]:
+        """All files of the project."""
+        return {str(path): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+
+
+def _object(properties: Mapping[str, Any], optional: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The schema of an object that has these properties, and no others."""
+    known = {**properties, **(optional or {})}
+    return {"type": "object", "properties": known, "required": list(properties), "additionalProperties": False}
+
+
+def _list(items: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "array", "items": items, **more}
+
+
+def publish_schema(*, plan: bool) -> dict[str, Any]:
+    """The schema of what `publish --json` prints, by docs/json.md."""
+    text, maybe, number = {"type": "string"}, {"type": ["string", "null"]}, {"type": "integer"}
+    grants = _list({"pattern": r"^(public|account:[0-9]{12}|organization:o-[a-z0-9]{10,32}|statement:.+)$"})
+    action = {"enum": ["create", "record", "share", "skip", "blocked", "failed"]}
+    error = _object({"code": text, "what": text, "causes": _list(text), "hint": maybe, "exit_code": number})
+    step = {
+        **dict.fromkeys(("layer", "recipe", "target", "account", "region"), text),
+        "action": action,
+        "version": {"type": ["integer", "null"]},
+        "bucket": maybe,
+        **dict.fromkeys(("share_with", "unshare"), grants),
+        **dict.fromkeys(("drift", "reasons"), _list(text)),
+        "error": {"anyOf": [error, {"type": "null"}]},
+    }
+    done = {"status": {"enum": ["done", "failed", "not done"]}, "arn": maybe, "published_twice": _list(number)}
+    summary = {"type": "object", "propertyNames": action, "additionalProperties": number}
+    return _object({"account": text, "summary": summary, "steps": _list(_object(step if plan else step | done))})
+
+
+# Calls whose IAM action has another name, by the Service Authorization Reference.
+_ACTIONS = {
+    "HeadBucket": ["ListBucket"],
+    "HeadObject": ["GetObject"],
+    "CreateMultipartUpload": ["PutObject", "PutObjectTagging"],
+    "UploadPart": ["PutObject"],
+    "CompleteMultipartUpload": ["PutObject"],
+}
+_STATEMENT = _object(
+    {
+        "Sid": {"pattern": "^[A-Za-z0-9]+$"},
+        "Effect": {"const": "Allow"},
+        "Action": _list({"pattern": "^[a-z0-9]+:[A-Za-z]+$"}, minItems=1, uniqueItems=True),
+        "Resource": _list({"pattern": r"^(\*|arn:aws:[a-z0-9]+:[^:]*:[^:]*:.+)$"}, minItems=1, uniqueItems=True),
+    },
+    {"Condition": {"type": "object"}},
+)
+_POLICY = _object({"Version": {"const": "2012-10-17"}, "Statement": _list(_STATEMENT, minItems=1)})
+
+
+def refused(policy: Mapping[str, Any], called: Sequence[Request]) -> list[str]:
+    """What an IAM policy, which has to be a valid one, does not allow of the calls that were made."""
+    jsonschema.validate(policy, _POLICY)
+    statements = policy["Statement"]
+    assert len({one["Sid"] for one in statements}) == len(statements)
+    found = set()
+    for seen in called:
+        place = {
+            "lambda": f"arn:aws:lambda:{seen.region}:{ACCOUNT}:layer:{seen.resource}",
+            "s3": f"arn:aws:s3:::{seen.resource}",
+            "ssm": f"arn:aws:ssm:{seen.region}:{ACCOUNT}:parameter{seen.resource or '/layerbuild/several'}",
+        }.get(seen.service, "*")
+        if seen.operation == "ListFunctions":
+            place = "*"
+        for name in _ACTIONS.get(seen.operation, [seen.operation]):
+            action = f"{seen.service}:{name}"
+            allowed = [arn for one in statements if action in one["Action"] for arn in one["Resource"]]
+            if not any(fnmatchcase(place, arn) for arn in allowed) and action != "sts:GetCallerIdentity":
+                found.add(f"{action} on {place}")
+    return sorted(found)

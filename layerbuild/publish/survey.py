@@ -51,7 +51,7 @@ def in_regions(
             pool.shutdown(wait=False, cancel_futures=True)
         if waiting:
             waiting()
-            wait(futures)
+            wait(future for future in futures if not future.cancelled())
         raise
     for pool in pools:
         pool.shutdown()
