@@ -29,7 +29,7 @@ aws_options = _all_of(
     click.option("--profile", metavar="NAME", help="Profile of the AWS configuration."),
     click.option("--endpoint-url", metavar="URL", help="A server that stands in for AWS."),
     click.option(
-        "--timeout", metavar="SECONDS", type=click.FloatRange(min=0.1), default=30, show_default=True,
+        "--timeout", metavar="SECONDS", type=click.FloatRange(min=0.1), default=60, show_default=True,
         help="Time to wait for an answer of AWS.",
     ),
 )  # fmt: skip

@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
-DEFAULT_TIMEOUT = 30
+DEFAULT_TIMEOUT = 60
 _CONNECT_TIMEOUT = 10
 _ATTEMPTS = 6
 # A region that does not answer keeps no one waiting for long.
 _SILENT_ATTEMPTS = 3
 _PART = 16 * 1024**2
 _FIRST_REGION = "us-east-1"
+# Where large files go, boto itself tries again; it knows of their parts.
+_RETRIED = {"s3": 4}
+# What the next call would meet again, as it would silence.
+_LASTING = ("no-credentials", "credentials-expired", "credentials-unknown")
 _MISSING = 404
 # What is missing, is there already, or was changed meanwhile: an answer to a question, not a failure.
 _TELLING = (_MISSING, 409, 412)
@@ -114,7 +118,7 @@ class Account:
                 config = Config(
                     connect_timeout=min(_CONNECT_TIMEOUT, self.timeout),
                     read_timeout=self.timeout,
-                    retries={"total_max_attempts": 4 if service == "s3" else 1, "mode": "standard"},
+                    retries={"total_max_attempts": _RETRIED.get(service, 1), "mode": "standard"},
                     max_pool_connections=16,
                 )
                 self._clients[service, region] = session.client(
@@ -152,7 +156,8 @@ class Region:
         self.account = account
         self.name = name
         self._pace = Pace()
-        self._lost: LayerbuildError | None = None
+        # Services that do not answer here, or do not take the credentials.
+        self._lost: dict[str, LayerbuildError] = {}
 
     def call(
         self, service: str, operation: str, parameters: Mapping[str, Any], done: Callable[[], Any] | None = None
@@ -173,8 +178,8 @@ class Region:
         from botocore import xform_name
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if self._lost:
-            raise self._lost
+        if service in self._lost:
+            raise self._lost[service]
         attempt = 0
         while True:
             try:
@@ -186,6 +191,8 @@ class Region:
                     raise
                 attempt += 1
                 again, sure, seconds = self._verdict(error, attempt)
+                # boto has tried that several times itself.
+                again = again and service not in _RETRIED
                 if done and not sure:
                     # It may be under way still, so that there is something to wait for, interrupted or not.
                     time.sleep(seconds)
@@ -195,7 +202,10 @@ class Region:
                 elif again:
                     pause(seconds)
                 if not again:
-                    raise self.failure(error, operation) from None
+                    failure = self.failure(error, operation)
+                    if failure.code in _LASTING or not hasattr(error, "response"):
+                        self._lost[service] = failure
+                    raise failure from None
 
     def _verdict(self, error: Exception, attempt: int) -> tuple[bool, bool, float]:
         """Whether to try again, whether it is sure that nothing was done, and how many seconds to wait."""
@@ -211,10 +221,7 @@ class Region:
 
     def failure(self, error: Exception, operation: str) -> LayerbuildError:
         """What botocore raised, as an error of ours."""
-        found = translated(error, operation, self.name, self.account.secrets())
-        if found.code in ("aws-unreachable", "no-credentials", "credentials-expired", "credentials-unknown"):
-            self._lost = found
-        return found
+        return translated(error, operation, self.name, self.account.secrets())
 
     def get(self, operation: str, **parameters: Any) -> Any:
         """Asks Lambda; raises LookupError for what is not there."""
