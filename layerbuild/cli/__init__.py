@@ -27,6 +27,7 @@ _COMMANDS = {
     "lock": "layerbuild.cli.lock",
     "check": "layerbuild.cli.check",
     "stack": "layerbuild.cli.stack",
+    "diff": "layerbuild.cli.diff",
     "recipes": "layerbuild.cli.recipes",
     "new": "layerbuild.cli.recipes",
     "run": "layerbuild.cli.invoke",
