@@ -34,6 +34,7 @@ _KINDS = (
     "bytecode",
     "interpreters",
     "smoke",
+    "durations",
 )
 _SCRATCH = ".part"
 _LEFTOVER_SECONDS = 3600
@@ -205,6 +206,15 @@ class Cache:
         body = json.dumps(value, separators=(",", ":")).encode()
         with whole_file(self._record_path(kind, key)) as file:
             file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+    def seconds(self, layer: str) -> float | None:
+        """How long a layer took to make the last time; None if that is not known."""
+        found = self.record("durations", hashlib.sha256(layer.encode()).hexdigest())
+        return float(found) if isinstance(found, int | float) else None
+
+    def keep_seconds(self, layer: str, seconds: float) -> None:
+        """Keeps how long a layer took to make."""
+        self.keep_record("durations", hashlib.sha256(layer.encode()).hexdigest(), round(seconds, 3))
 
     def _record_path(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / f"{key}.json"

@@ -171,9 +171,14 @@ class Console:
             finally:
                 self._progress = None
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is someone to ask."""
+        return self.interactive and sys.stdin.isatty()
+
     def confirm(self, question: str) -> bool:
         """Asks whoever watches; where no one does, the answer is yes."""
-        if not self.interactive or not sys.stdin.isatty():
+        if not self.asks:
             return True
         import click
 

@@ -21,7 +21,7 @@ from layerbuild.target import ARCHITECTURES, default_targets, select_targets
 from layerbuild.tree import tree_of_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -128,12 +128,14 @@ class Failed:
         return {"recipe": self.job.recipe.name, "target": self.job.label, **self.error.as_json()}
 
 
-def jobs_of(recipes: Sequence[Recipe], patterns: Sequence[str]) -> list[Job]:
+def jobs_of(
+    recipes: Sequence[Recipe], patterns: Sequence[str], own: Mapping[str, Sequence[str]] | None = None
+) -> list[Job]:
     """What to make: each recipe for its own targets, or for those that `patterns` choose.
 
     A pattern chooses among a recipe's own targets first. Where it matches none of them and the recipe does not
     restrict its targets, it reaches the deprecated ones too. Of several recipes, those that no pattern fits are
-    left out.
+    left out. `own` has the patterns of single recipes, by their names, instead.
 
     Raises:
         UsageError: nothing is left to make.
@@ -142,7 +144,7 @@ def jobs_of(recipes: Sequence[Recipe], patterns: Sequence[str]) -> list[Job]:
     problem: UsageError | None = None
     for recipe in recipes:
         try:
-            targets = _chosen(recipe, patterns)
+            targets = _chosen(recipe, (own or {}).get(recipe.name, patterns))
         except UsageError as error:
             problem = error
             continue
@@ -257,6 +259,8 @@ def _make_one(job: Job, options: Options, builders: Builders, index: Index, repo
     )
     manifest.write(beside)
     seconds = time.monotonic() - started
+    if options.cache:
+        options.cache.keep_seconds(job.name, seconds)
     return Made(job=job, path=path, manifest=manifest, status="built", seconds=seconds)
 
 

@@ -25,7 +25,9 @@ FILE = "catalogue.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
-    """What is in an archive, whichever regions it is in.
+    """What is in the archives of a recipe and target with one content digest, whichever regions they are in.
+
+    The same digest may be another target's, too, if nothing in it depends on the target.
 
     `packages` are ``name version`` strings; `target` is a target's name, or ``any``; `unzipped` is in bytes.
     """
@@ -68,6 +70,16 @@ class Version:
     published: str
     shared: tuple[str, ...] = ()
     current: bool = True
+
+    @property
+    def content_key(self) -> str:
+        """The name under which the catalogue has its `Content`."""
+        return f"{self.digest} {self.recipe}@{self.target}"
+
+    @property
+    def subject(self) -> tuple[str, str, str, str]:
+        """What it is a version of, whatever the layer is called: account, region, recipe and target."""
+        return self.account, self.region, self.recipe, self.target
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -115,20 +127,32 @@ class Catalogue:
             found.setdefault(one.place, []).append(one)
         return found
 
-    def content(self, digest: str) -> Content | None:
-        """What is in the archives with this content digest."""
-        return self._contents.get(digest)
+    def content(self, version: Version) -> Content | None:
+        """What is in a version's archive."""
+        return self._contents.get(version.content_key)
 
     def record(self, version: Version, content: Content) -> None:
-        """Writes down a version; a current one takes the place of that layer's former."""
+        """Writes down a version; a current one takes the place of the former, which may have had another name."""
+        key = (*version.place, version.version)
         with self._lock:
             if version.current:
-                for key, other in list(self._versions.items()):
-                    if other.current and other.place == version.place and other.version != version.version:
-                        self._set(key, replace(other, current=False))
-            self._set((*version.place, version.version), version)
-            self._contents[version.digest] = content
+                for one, other in list(self._versions.items()):
+                    same = other.place == version.place or other.subject == version.subject
+                    if other.current and same and one != key:
+                        self._set(one, replace(other, current=False))
+            self._set(key, version)
+            self._contents[version.content_key] = content
             self._write()
+
+    def shared(self, version: Version, grants: Iterable[str]) -> Version:
+        """Writes down with whom a version is shared now; returns it as it stands then."""
+        key = (*version.place, version.version)
+        with self._lock:
+            changed = replace(self._versions.get(key, version), shared=tuple(sorted(grants)))
+            if key in self._versions:
+                self._set(key, changed)
+                self._write()
+        return changed
 
     def forget(self, account: str, region: str, name: str, numbers: Iterable[int]) -> None:
         """Strikes out versions that are no more."""
@@ -154,14 +178,14 @@ class Catalogue:
             what = f"{self.path} was written by a newer layerbuild"
             raise UsageError("catalogue-invalid", what, hint="use that, or a newer one")
         try:
-            for digest, row in data["contents"].items():
-                self._contents[digest] = _typed(Content, row)
+            for key, row in data["contents"].items():
+                self._contents[key] = _typed(Content, row)
             for row in data["versions"]:
                 version = _typed(Version, row)
                 self._versions[(*version.place, version.version)] = version
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self._invalid(f"a part is missing or of the wrong kind: {error}") from None
-        if missing := {one.digest for one in self._versions.values()} - self._contents.keys():
+        if missing := {one.content_key for one in self._versions.values()} - self._contents.keys():
             raise self._invalid(f"there is nothing about the content {min(missing)}")
 
     def _invalid(self, cause: str) -> UsageError:
@@ -169,11 +193,10 @@ class Catalogue:
         return UsageError("catalogue-invalid", f"{self.path} is not a catalogue", causes=[cause], hint=hint)
 
     def _write(self) -> None:
-        used = {one.digest for one in self._versions.values()}
-        self._contents = {digest: content for digest, content in self._contents.items() if digest in used}
+        used = {one.content_key for one in self._versions.values()}
+        self._contents = {key: content for key, content in self._contents.items() if key in used}
         contents = [
-            f"    {json.dumps(digest)}: {json.dumps(asdict(self._contents[digest]))}"
-            for digest in sorted(self._contents)
+            f"    {json.dumps(key)}: {json.dumps(asdict(self._contents[key]))}" for key in sorted(self._contents)
         ]
         for key, version in self._versions.items():
             if key not in self._lines:

@@ -18,8 +18,9 @@ from layerbuild.process import redact
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Commands about what is published: the settings of `publish` that they have too hold for them, but for `arn`.
-_ABOUT_PUBLISHED = ("verify", "list", "export", "prune", "iam-policy")
+# Commands about what is published, and the settings of `publish` that hold for them as well.
+_ABOUT_PUBLISHED = ("verify", "list", "export", "prune", "iam-policy", "arn")
+_COMMON = ("layer-name", "bucket", "catalogue", "profile", "endpoint-url", "timeout", "tag")
 
 # Command to the module that holds it: a command's module is imported when it is called or its help is shown.
 _COMMANDS = {
@@ -28,6 +29,7 @@ _COMMANDS = {
     "check": "layerbuild.cli.check",
     "stack": "layerbuild.cli.stack",
     "diff": "layerbuild.cli.diff",
+    "matrix": "layerbuild.cli.matrix",
     "recipes": "layerbuild.cli.recipes",
     "new": "layerbuild.cli.recipes",
     "run": "layerbuild.cli.invoke",
@@ -134,7 +136,8 @@ def _settings(project: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
         _check_stack(path, name, table)
     found = {command: _command_settings(path, command, table) for command, table in data.items()}
     for command in _ABOUT_PUBLISHED if "publish" in data else ():
-        common = {key: value for key, value in data["publish"].items() if key in _parameters(command)}
+        keys = (*_COMMON, *(("region",) if command != "arn" else ()))
+        common = {key: data["publish"][key] for key in keys if key in data["publish"] and key in _parameters(command)}
         found[command] = _command_settings(path, command, common) | found.get(command, {})
     return found, stacks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
     from layerbuild.catalogue import Catalogue, Version
     from layerbuild.publish.aws import Account
+
+
+# What S3 and SSM both take.
+_TAG_KEY = re.compile(r"[\w .:/=+@-]{1,128}")
+_TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 
 
 def _all_of(*decorators: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -85,8 +91,9 @@ def tags_of(pairs: Sequence[str]) -> dict[str, str]:
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
-        if not equals or not key or len(key) > 128 or len(value) > 256 or key.lower().startswith("aws:"):
-            hint = "such as team=images; up to 128 and 256 characters"
+        wrong = not equals or not _TAG_KEY.fullmatch(key) or not _TAG_VALUE.fullmatch(value)
+        if wrong or key.lower().startswith("aws:"):
+            hint = "such as team=images; up to 128 and 256 letters, digits, spaces and any of + - = . _ : / @"
             raise UsageError("bad-parameter", f"{pair!r} is not a tag", hint=hint)
         found[key] = value
     return found

@@ -44,9 +44,9 @@ def diff_command(
     OLD and NEW are archives, manifests or locks, or folders of them, where those of the same name are compared.
 
     \b
-    layerbuild diff old/pillow-python3.13-arm64.zip dist/pillow-python3.13-arm64.zip
+    layerbuild diff old/web-python3.13-arm64.zip dist/web-python3.13-arm64.zip
     layerbuild diff before/ dist/ --format markdown >> "$GITHUB_STEP_SUMMARY"
-    layerbuild diff old.txt recipes/pillow/locks/python3.13-arm64.txt
+    layerbuild diff old.txt new.txt --target python3.13-arm64
     """
     from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.diff import as_json as document

@@ -58,8 +58,8 @@ def lock_command(
     from layerbuild.pipeline import deprecation_warnings, jobs_of
 
     console.as_json = as_json
-    chosen = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
-    jobs = jobs_of(chosen, target)
+    chosen, own = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
+    jobs = jobs_of(chosen, target, own)
     for warning in deprecation_warnings(jobs):
         console.warn(warning)
     if check:

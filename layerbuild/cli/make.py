@@ -80,6 +80,7 @@ def make_command(
     \b
     layerbuild make pillow
     layerbuild make pillow boto3 --target 'python3.13-*'
+    layerbuild make pillow@python3.13-arm64 'numpy@*-x86_64'
     layerbuild make -r requirements.txt --name web --target python3.12-x86_64
     layerbuild make --all --locked --json > layers.json
     layerbuild make pillow --builder container --target 'python3.13-*'
@@ -93,8 +94,8 @@ def make_command(
         from layerbuild.checks import check_selectors
 
         check_selectors(ignore)
-    chosen = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
-    layers = pipeline.jobs_of(chosen, target)
+    chosen, own = chosen_recipes(recipes, all_recipes=all_recipes, requirements=requirements, name=name)
+    layers = pipeline.jobs_of(chosen, target, own)
     for warning in pipeline.deprecation_warnings(layers):
         console.warn(warning)
     index = Index()

@@ -56,7 +56,7 @@ def complete_rule(_ctx: click.Context, _parameter: click.Parameter, incomplete: 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE arguments, ``--all``, ``-r``, ``--name`` and ``--target``, for commands over recipes."""
     decorators = [
-        click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe),
+        click.argument("recipes", metavar="[RECIPE[@TARGET]]...", nargs=-1, shell_complete=complete_recipe),
         click.option(
             "--all",
             "all_recipes",
@@ -222,9 +222,9 @@ def make_prover(console: Console, cache: Cache, smoke: str, backend: str, base_i
 
 
 def chosen_recipes(
-    names: Sequence[str], *, all_recipes: bool, requirements: Path | None, name: str | None
-) -> list[Recipe]:
-    """The recipes that the command line asks for.
+    words: Sequence[str], *, all_recipes: bool, requirements: Path | None, name: str | None
+) -> tuple[list[Recipe], dict[str, list[str]]]:
+    """The recipes that the command line asks for, and the targets of those that it names as ``recipe@target``.
 
     Raises:
         UsageError: it asks for none, or for one that does not exist or is invalid.
@@ -233,18 +233,25 @@ def chosen_recipes(
 
     project = Path.cwd()
     if requirements is not None:
-        if not name or names or all_recipes:
+        if not name or words or all_recipes:
             raise UsageError(
                 "usage", "--requirements makes one layer: give it a --name and no RECIPE",
                 hint="layerbuild make -r requirements.txt --name web",
             )  # fmt: skip
-        return [recipe_of_requirements(requirements, name)]
+        return [recipe_of_requirements(requirements, name)], {}
     if name:
         raise UsageError("usage", "--name goes with --requirements", hint="a recipe has its own name")
+    names = [word.partition("@")[0] for word in words]
+    own: dict[str, list[str]] = {}
+    for recipe, at, pattern in (word.partition("@") for word in words):
+        if at:
+            own.setdefault(recipe, []).append(pattern)
+    for recipe in {word for word in words if word in own}:
+        del own[recipe]  # it is asked for with all of its targets, too
     if all_recipes:
         found = recipe_folders(project)
-        own = [key for key, (_, shipped) in found.items() if not shipped]
-        names = own or list(found)
+        mine = [key for key, (_, shipped) in found.items() if not shipped]
+        names, own = mine or list(found), {}
     if not names:
         raise UsageError("usage", "name a recipe, or ask for --all", hint="`layerbuild recipes` lists what there is")
-    return [load_recipe(recipe, project) for recipe in dict.fromkeys(names)]
+    return [load_recipe(recipe, project) for recipe in dict.fromkeys(names)], own

@@ -150,6 +150,8 @@ def publish_command(
             if as_json:
                 console.document(_document(account.identity[1], [step.as_json() for step in steps], steps))
             return _ended(console, unfinished(steps, ()), len(steps), quiet=True)
+        if as_json and not yes and console.asks:
+            raise UsageError("usage", "with --json, nobody can be asked", hint="add --yes, or look at --plan first")
         to_do = [step for step in steps if step.action in CHANGES]
         if to_do and not yes and not console.confirm(f"Do this in account {account.identity[1]}?"):
             console.note("nothing was changed")

@@ -71,7 +71,7 @@ def list_command(
     rows = chosen_versions(catalogue, recipes, target, regions, accounts, every=all_versions)
     if as_json:
         versions = [
-            {**asdict(row), "content": asdict(content)} for row in rows if (content := catalogue.content(row.digest))
+            {**asdict(row), "content": asdict(content)} for row in rows if (content := catalogue.content(row))
         ]
         console.document({"versions": versions})
         return 0
@@ -86,7 +86,7 @@ def list_command(
 
 def _told(catalogue: Catalogue, row: Version) -> tuple[str, ...]:
     """What the list says of a version, which may be the same in several regions."""
-    content = catalogue.content(row.digest)
+    content = catalogue.content(row)
     packages = content.packages if content else ()
     more = f" +{len(packages) - 1}" if len(packages) > 1 else ""
     shared = ", ".join(grant.rpartition(":")[2] for grant in row.shared) or "-"
@@ -177,7 +177,7 @@ def export_command(
     layerbuild export --format csv
     layerbuild export pillow --format sam -o template.yaml
     layerbuild export --format terraform -o layers.tf.json
-    layerbuild export --format ssm --yes        /layerbuild/pillow/python3.13/arm64/latest
+    layerbuild export --format ssm --yes
     """
     catalogue = read_catalogue(catalogue_path)
     rows = chosen_versions(catalogue, recipes, target, regions, accounts)
@@ -186,7 +186,7 @@ def export_command(
     from layerbuild.cache import write_text
     from layerbuild.catalogue.export import FORMATS
 
-    text = FORMATS[form]([(row, content) for row in rows if (content := catalogue.content(row.digest))])
+    text = FORMATS[form]([(row, content) for row in rows if (content := catalogue.content(row))])
     if output is None:
         console.text(text.removesuffix("\n"))
         return 0
@@ -220,6 +220,7 @@ def _write_parameters(
         wanted.setdefault(region, []).append(name)
     present: dict[str, dict[str, str]] = {}
     problems: list[str] = []
+    written: list[str] = []
 
     def look(region: str) -> None:
         try:
@@ -229,7 +230,7 @@ def _write_parameters(
 
     def write(key: tuple[str, str]) -> None:
         region, name = key
-        row, content = names[key], catalogue.content(names[key].digest)
+        row, content = names[key], catalogue.content(names[key])
         description = f"{', '.join(content.packages) if content else row.recipe} for {row.target}"[:1024]
         try:
             new = name not in present[region]
@@ -237,6 +238,7 @@ def _write_parameters(
         except LayerbuildError as error:
             problems.append(f"{name} in {region}: {error.what}")
             return
+        written.append(name)
         console.note(f"wrote {name} in {region}")
 
     in_regions({region: [region] for region in wanted}, look)
@@ -253,9 +255,8 @@ def _write_parameters(
         console.note("nothing was changed")
         return 0
     in_regions(changes, write, lambda: console.warn("finishing what is under way"))
-    console.note(
-        f"{count - sum(' in ' in one for one in problems)} parameters written, {len(names) - count} were right"
-    )
+    right = sum(len(found) for region, found in wanted.items() if region in present) - count
+    console.note(f"{len(written)} parameters written, {right} were right")
     if not problems:
         return 0
     error = PublishError("export-incomplete", "not all parameters were written", causes=sorted(problems))

@@ -67,7 +67,7 @@ def verify_command(
     differ, it says which files do, and why. Exit code 1 then.
 
     \b
-    layerbuild verify arn:aws:lambda:eu-west-1:123456789012:layer:pillow-python313-arm64:3
+    layerbuild verify arn:aws:lambda:eu-west-1:123456789012:layer:pillow:3
     layerbuild verify "$(layerbuild arn pillow --target python3.13-arm64)" --json
     layerbuild verify "$ARN" --recipe pillow --target python3.12-arm64
     """

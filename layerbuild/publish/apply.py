@@ -109,17 +109,25 @@ class Publisher:
         for step in steps:
             if step.gone:
                 self.catalogue.forget(step.account, step.region, step.release.name, step.gone)
-        work: dict[str, list[Outcome]] = {}
+        # What concerns one layer is done one after the other.
+        layers: dict[tuple[str, str], list[Outcome]] = {}
         for outcome in outcomes:
-            work.setdefault(outcome.step.region, []).append(outcome)
+            layers.setdefault((outcome.step.region, outcome.step.release.name), []).append(outcome)
+        work: dict[str, list[list[Outcome]]] = {}
+        for (region, _), found in layers.items():
+            work.setdefault(region, []).append(found)
 
         def waiting() -> None:
             self.reporter.warn("finishing what is under way; press Ctrl-C again to stop at once")
 
-        in_regions(work, self._do, waiting)
+        in_regions(work, self._do_all, waiting)
+
+    def _do_all(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            stop_if_interrupted()
+            self._do(outcome)
 
     def _do(self, outcome: Outcome) -> None:
-        stop_if_interrupted()
         started = time.monotonic()
         try:
             match outcome.step.action:
@@ -166,11 +174,9 @@ class Publisher:
             if bucket and not self.keep_objects:
                 self._take_back(bucket, source)
         if answer.code_sha256 != release.code_sha256:
-            # It carries our mark and is not ours: the next run would take it for what it is not.
-            registry.delete(release.name, answer.listed.version)
-            what = f"what {step.region} has made of {release.archive} is something else; it was deleted again"
-            raise BuildError("hash-mismatch", what, causes=[f"{answer.code_sha256}, not {release.code_sha256}"])
+            raise self._not_ours(registry, step, answer)
         row = self._version(step, answer)
+        self.catalogue.record(row, release.content)
         self._share(outcome, row)
         twins = [
             one.version
@@ -178,6 +184,19 @@ class Publisher:
             if marked(one.description) == mark(release.digest) and one.version not in (*step.listed, row.version)
         ]
         outcome.doubles = tuple(twins)
+
+    def _not_ours(self, registry: Registry, step: Step, answer: Answer) -> BuildError:
+        """Deletes a version that carries our mark and is something else: the next run would take it for ours."""
+        release, number = step.release, answer.listed.version
+        causes = [f"CodeSha256 {answer.code_sha256}, not {release.code_sha256}"]
+        try:
+            registry.delete(release.name, number)
+            hint = "it was deleted again; run the same command again"
+        except LayerbuildError as error:
+            causes.append(f"it could not be deleted: {error.what}")
+            hint = f"delete version {number} by hand before you publish again"
+        what = f"what Lambda in {step.region} has made of {release.archive} is something else"
+        return BuildError("hash-mismatch", what, causes=causes, hint=hint)
 
     def _sent(self, bucket: Bucket, step: Step) -> dict[str, str]:
         release = step.release
@@ -204,7 +223,9 @@ class Publisher:
         if step.version is None or step.known is None:
             raise BuildError("version-gone", f"a version of {step.release.name} in {step.region} was just deleted")
         answer = Answer(listed=step.version, code_sha256=step.known.code_sha256, size=step.known.size)
-        self._share(outcome, replace(self._version(step, answer), shared=_without(step.shared, step.sharing.add)))
+        row = replace(self._version(step, answer), shared=_without(step.shared, step.sharing.add))
+        self.catalogue.record(row, step.release.content)
+        self._share(outcome, row)
 
     def _version(self, step: Step, answer: Answer) -> Version:
         return Version(
@@ -228,10 +249,8 @@ class Publisher:
 
     def _share(self, outcome: Outcome, row: Version) -> None:
         """Changes who may use a version, reads it back, and records what is so."""
-        outcome.version = row
         step, sharing = outcome.step, outcome.step.sharing
-        content = self.catalogue.content(row.digest) or step.release.content
-        self.catalogue.record(row, content)
+        outcome.version = row
         registry = Registry(self.account.region(row.region))
         if sharing.add or sharing.remove:
             for grant in sharing.add:
@@ -240,8 +259,7 @@ class Publisher:
                 if grant in sharing.remove:
                     registry.unshare(row.name, row.version, statement)
             self._confirm(row, sharing, set(registry.grants(row.name, row.version).values()))
-        outcome.version = replace(row, shared=tuple(sorted(step.shared)))
-        self.catalogue.record(outcome.version, content)
+        outcome.version = self.catalogue.shared(row, step.shared)
 
     def _confirm(self, row: Version, sharing: Sharing, actual: set[str]) -> None:
         """Raises BuildError where a policy is not what was asked for."""

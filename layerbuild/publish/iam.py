@@ -65,8 +65,10 @@ def least_policy(
 
     if "publish" in purposes:
         allow("PublishLayers", ["lambda:ListLayerVersions", "lambda:PublishLayerVersion"], layers)
-        sharing = ("AddLayerVersionPermission", "GetLayerVersionPolicy", "RemoveLayerVersionPermission")
-        allow("ShareVersions", ["lambda:GetLayerVersion", *(f"lambda:{name}" for name in sharing)], versions)
+        # One that Lambda has made something else of is deleted again.
+        names_of = ("AddLayerVersionPermission", "GetLayerVersionPolicy", "RemoveLayerVersionPermission")
+        actions = ["lambda:DeleteLayerVersion", "lambda:GetLayerVersion", *(f"lambda:{name}" for name in names_of)]
+        allow("ShareVersions", actions, versions)
         if buckets:
             arns = [f"arn:{partition}:s3:::{bucket}" for bucket in buckets]
             objects = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
@@ -79,7 +81,8 @@ def least_policy(
     if "prune" in purposes:
         if "publish" not in purposes:
             allow("ListVersions", ["lambda:ListLayerVersions"], layers)
-        allow("DeleteVersions", ["lambda:DeleteLayerVersion"], versions)
+        if "publish" not in purposes:
+            allow("DeleteVersions", ["lambda:DeleteLayerVersion"], versions)
         where = None if list(regions) == ["*"] else {"StringEquals": {"aws:RequestedRegion": list(regions)}}
         allow("FindUsers", ["lambda:ListFunctions"], ["*"], where)
     if "export" in purposes:
