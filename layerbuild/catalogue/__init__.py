@@ -102,8 +102,11 @@ class Catalogue:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        # Where it is a link, what that leads to is written.
+        self.path = path.resolve()
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._changes = self._written = 0
         self._versions: dict[_Key, Version] = {}
         self._contents: dict[str, Content] = {}
         self._lines: dict[_Key, str] = {}
@@ -142,7 +145,7 @@ class Catalogue:
                         self._set(one, replace(other, current=False))
             self._set(key, version)
             self._contents[version.content_key] = content
-            self._write()
+        self._write()
 
     def shared(self, version: Version, grants: Iterable[str]) -> Version:
         """Writes down with whom a version is shared now; returns it as it stands then."""
@@ -151,19 +154,20 @@ class Catalogue:
             changed = replace(self._versions.get(key, version), shared=tuple(sorted(grants)))
             if key in self._versions:
                 self._set(key, changed)
-                self._write()
+        self._write()
         return changed
 
     def forget(self, account: str, region: str, name: str, numbers: Iterable[int]) -> None:
         """Strikes out versions that are no more."""
         with self._lock:
             gone = [self._versions.pop((account, region, name, number), None) for number in numbers]
-            if any(gone):
-                self._write()
+            self._changes += any(gone)
+        self._write()
 
     def _set(self, key: _Key, version: Version) -> None:
         self._versions[key] = version
         self._lines.pop(key, None)
+        self._changes += 1
 
     def _read(self) -> None:
         try:
@@ -172,7 +176,7 @@ class Catalogue:
             return
         except (ValueError, RecursionError) as error:
             raise self._invalid(f"it is not JSON: {error}") from None
-        if not isinstance(data, dict) or not isinstance(data.get("format"), int):
+        if not isinstance(data, dict) or type(data.get("format")) is not int or data["format"] < 1:
             raise self._invalid("it says no format")
         if data["format"] > FORMAT:
             what = f"{self.path} was written by a newer layerbuild"
@@ -193,6 +197,18 @@ class Catalogue:
         return UsageError("catalogue-invalid", f"{self.path} is not a catalogue", causes=[cause], hint=hint)
 
     def _write(self) -> None:
+        """Returns when all changes so far are in the file; threads that come at once share one writing."""
+        with self._lock:
+            wanted = self._changes
+        with self._writing:
+            if self._written >= wanted:
+                return
+            with self._lock:
+                changes, text = self._changes, self._text()
+            write_text(self.path, text)
+            self._written = changes
+
+    def _text(self) -> str:
         used = {one.content_key for one in self._versions.values()}
         self._contents = {key: content for key, content in self._contents.items() if key in used}
         contents = [
@@ -202,10 +218,9 @@ class Catalogue:
             if key not in self._lines:
                 self._lines[key] = f"    {json.dumps(asdict(version))}"
         versions = [self._lines[key] for key in sorted(self._versions)]
-        write_text(
-            self.path,
+        return (
             f'{{\n  "format": {FORMAT},\n  "contents": {{\n' + ",\n".join(contents) + "\n  },\n"
-            '  "versions": [\n' + ",\n".join(versions) + "\n  ]\n}\n",
+            '  "versions": [\n' + ",\n".join(versions) + "\n  ]\n}\n"
         )  # fmt: skip
 
 
@@ -238,7 +253,7 @@ def one_at_a_time(path: Path, locks: Path, waiting: Callable[[], object]) -> Ite
 
     from layerbuild.process import stop_if_interrupted
 
-    name = hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).hexdigest()
+    name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()
     locks.mkdir(parents=True, exist_ok=True)
     lock = FileLock(locks / f"{name}.lock")
     told = False

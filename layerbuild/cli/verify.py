@@ -171,6 +171,8 @@ def _show(console: Console, document: dict[str, Any], differences: Sequence[Diff
         console.result(console.styled("verified", "green") + f": {document['arn']}")
         console.paragraph(f"is, byte for byte, what {of} give", indent=2)
         console.paragraph(f"CodeSha256 {hashes['published']}", indent=2)
+        if document["mark"] is False:
+            console.paragraph("but its description is marked with another content", indent=2)
         return
     console.result(console.styled("differs", "red") + f": {document['arn']}")
     console.paragraph(f"is not what {of} give", indent=2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild.errors import LayerbuildError, UsageError
 from layerbuild.process import stop_if_interrupted
-from layerbuild.publish.aws_errors import is_server_error, is_throttled, told, translated, was_not_sent
+from layerbuild.publish.aws_errors import answered, is_server_error, is_throttled, told, translated, was_not_sent
 from layerbuild.publish.pace import Pace, pause, wait_before
 
 if TYPE_CHECKING:
@@ -102,8 +102,13 @@ class Account:
 
     def secrets(self) -> list[str]:
         """What must not be told anywhere."""
-        with self._lock:
-            credentials = self._session.get_credentials() if self._session else None
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            with self._lock:
+                credentials = self._session.get_credentials() if self._session else None
+        except BotoCoreError:
+            return []
         found = [credentials.access_key, credentials.secret_key, credentials.token] if credentials else []
         return [secret for secret in found if secret]
 
@@ -203,15 +208,16 @@ class Region:
                     pause(seconds)
                 if not again:
                     failure = self.failure(error, operation)
-                    if failure.code in _LASTING or not hasattr(error, "response"):
+                    if failure.code in _LASTING or not answered(error):
                         self._lost[service] = failure
                     raise failure from None
 
     def _verdict(self, error: Exception, attempt: int) -> tuple[bool, bool, float]:
         """Whether to try again, whether it is sure that nothing was done, and how many seconds to wait."""
-        if not hasattr(error, "response"):
+        if not answered(error):
             return _is_silence(error) and attempt < _SILENT_ATTEMPTS, was_not_sent(error), wait_before(attempt)
-        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        answer: Any = getattr(error, "response", {})
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         seconds = wait_before(attempt, headers.get("retry-after"))
         throttled = is_throttled(error)
         if throttled:

@@ -55,6 +55,11 @@ def told(error: Any) -> tuple[str, str, int]:
     return str(about.get("Code", "")), str(about.get("Message", "")), status
 
 
+def answered(error: Exception) -> bool:
+    """Whether AWS has answered, if only with an error; errors about silence may have an empty ``response``."""
+    return bool(getattr(error, "response", None))
+
+
 def is_throttled(error: Any) -> bool:
     """Whether AWS refused a request for its rate, and did nothing."""
     code, _, status = told(error)
@@ -80,7 +85,7 @@ def translated(error: Exception, operation: str, where: str, secrets: Iterable[s
         where: the region.
         secrets: what must not be told, wherever it stands.
     """
-    if hasattr(error, "response"):
+    if answered(error):
         return _refused(error, operation, where, secrets)
     kind = type(error).__name__
     causes = [_safe(str(error), secrets)]
@@ -108,7 +113,10 @@ def _refused(error: Any, operation: str, where: str, secrets: Iterable[str]) -> 
         return MachineError("credentials-unknown", what, causes=causes, hint=hint)
     if code in _DENIED:
         what = f"AWS does not allow {action} in {where}"
-        return MachineError("aws-denied", what, causes=causes, hint="`layerbuild iam-policy` prints what it takes")
+        hint = "`layerbuild iam-policy` prints what it takes"
+        if operation == "GetLayerVersionByArn":
+            hint = "reading it takes lambda:GetLayerVersion, from its owner and from your own policies"
+        return MachineError("aws-denied", what, causes=causes, hint=hint)
     if is_throttled(error):
         hint = "something else uses up this account's requests: wait, and run the same command again"
         return MachineError("aws-throttled", f"AWS refuses more requests in {where}", causes=causes, hint=hint)
@@ -136,6 +144,6 @@ def _safe(text: str, secrets: Iterable[str]) -> str:
     """A message without what signs requests."""
     if match := _SIGNED.search(text):
         text = text[: match.start()]
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "****")
     return redact(text).strip()[:_LONGEST_MESSAGE]

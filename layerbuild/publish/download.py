@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerbuild.cache import whole_file
-from layerbuild.errors import BuildError, MachineError, UsageError
+from layerbuild.errors import BuildError, LayerbuildError, MachineError, UsageError
 from layerbuild.process import stop_if_interrupted
 from layerbuild.publish.aws import Account
 
@@ -63,6 +63,9 @@ def download(arn: str, cache: Cache, account: Account | None = None) -> Publishe
         answer = region.get("GetLayerVersionByArn", Arn=arn)
     except LookupError:
         raise UsageError("layer-not-found", f"AWS has no layer version {arn}") from None
+    except LayerbuildError as error:
+        error.causes = (f"asked for {arn}", *error.causes)
+        raise
     content = answer.get("Content", {})
     location, code_sha256 = content.get("Location"), content.get("CodeSha256", "")
     if not location or not _CODE_SHA256.fullmatch(code_sha256):

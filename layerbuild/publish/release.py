@@ -27,6 +27,7 @@ _LONGEST_LICENCE = 512
 _MOST_RUNTIMES = 15
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_ADDRESS = re.compile(r"[0-9]+(\.[0-9]+){3}")
 _BUCKET_FIELDS = ("account", "region")
 _SHOWN_DIGITS = 32
 _MARK = re.compile(r"\[layerbuild:([0-9a-f]{32})\]\s*$")
@@ -162,7 +163,7 @@ def bucket_name(template: str, account: str, region: str) -> str:
         UsageError: the template has another field than ``{account}`` and ``{region}``, or makes no bucket's name.
     """
     found = filled(template, dict(zip(_BUCKET_FIELDS, (account, region), strict=True)), "bucket")
-    if not _BUCKET.fullmatch(found):
+    if not _BUCKET.fullmatch(found) or ".." in found or _ADDRESS.fullmatch(found):
         raise UsageError("bad-template", f"{found!r} cannot name a bucket", hint="such as layers-{account}-{region}")
     return found
 
@@ -188,5 +189,5 @@ def _description(template: str, fields: Mapping[str, str], packages: tuple[str, 
 
 def _licence(distributions: Iterable[Mapping[str, Any]]) -> str:
     """The packages' licences, each once, cut to what Lambda takes."""
-    text = ", ".join(dict.fromkeys(filter(None, (one["licence"] for one in distributions))))
+    text = ", ".join(dict.fromkeys(filter(None, (one.get("licence") for one in distributions))))
     return text if len(text) <= _LONGEST_LICENCE else text[: _LONGEST_LICENCE - 3] + "..."

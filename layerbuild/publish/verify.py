@@ -59,8 +59,11 @@ def origin(
 
 
 def compare(published: Tree, rebuilt: Tree) -> list[Difference]:
-    """What differs between two layers, by path."""
-    found = []
+    """What differs between two layers, by path; first what is wrong with the published zip itself."""
+    found = [
+        Difference(one.path or "the zip itself", "published", None, f"what Lambda may not take: {one.text}")
+        for one in published.problems
+    ]
     for path in sorted(published.entries.keys() | rebuilt.entries.keys()):
         one, other = published.entries.get(path), rebuilt.entries.get(path)
         if one is None or other is None or _identity(one) != _identity(other):
