@@ -119,7 +119,7 @@ def publish_command(
     """
     from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.catalogue import Catalogue, one_at_a_time
-    from layerbuild.publish.apply import Publisher, unfinished
+    from layerbuild.publish.apply import Publisher, advice, unfinished
     from layerbuild.publish.plan import CHANGES, Wishes
     from layerbuild.publish.release import bucket_name
     from layerbuild.publish.sharing import wanted_grants
@@ -149,7 +149,7 @@ def publish_command(
         if plan_only:
             if as_json:
                 console.document(_document(account.identity[1], [step.as_json() for step in steps], steps))
-            return _ended(console, unfinished(steps, ()), len(steps), quiet=True)
+            return _ended(console, unfinished(steps, ()), len(steps), advice(steps, ()), planned=True)
         if as_json and not yes and console.asks:
             raise UsageError("usage", "with --json, nobody can be asked", hint="add --yes, or look at --plan first")
         to_do = [step for step in steps if step.action in CHANGES]
@@ -167,7 +167,7 @@ def publish_command(
                 console.document(_document(account.identity[1], rows, steps))
             else:
                 _show_outcomes(console, outcomes)
-    return _ended(console, unfinished(steps, outcomes), len(steps))
+    return _ended(console, unfinished(steps, outcomes), len(steps), advice(steps, outcomes))
 
 
 def _undone(step: Step) -> dict[str, Any]:
@@ -182,12 +182,12 @@ def _document(account: str, rows: list[dict[str, Any]], steps: Sequence[Step]) -
     return {"account": account, "summary": counts(steps), "steps": rows}
 
 
-def _ended(console: Console, missing: list[str], count: int, *, quiet: bool = False) -> int:
+def _ended(console: Console, missing: list[str], count: int, advice: list[str], *, planned: bool = False) -> int:
     if not missing:
         return 0
     more = [f"and {len(missing) - _SHOWN} more"] if len(missing) > _SHOWN else []
-    hint = "run the same command again when that is mended: it does only what is missing"
-    what = f"{len(missing)} of {count} {'cannot be' if quiet else 'were not'} published"
+    hint = "; ".join([*advice, "when that is mended, the same command does only what is missing"])
+    what = f"{len(missing)} of {count} {'cannot be' if planned else 'were not'} published"
     error = PublishError("publish-incomplete", what, causes=[*missing[:_SHOWN], *more], hint=hint)
     console.error(error)
     return error.exit_code

@@ -174,7 +174,11 @@ class Publisher:
             if bucket and not self.keep_objects:
                 self._take_back(bucket, source)
         if answer.code_sha256 != release.code_sha256:
-            raise self._not_ours(registry, step, answer)
+            if not answer.found:
+                raise self._not_ours(registry, step, answer)
+            # Made by someone else at the same time: the same content, in other bytes.
+            which = f"version {answer.listed.version} of {release.name} in {step.region}"
+            self.reporter.warn(f"{which} has this content already, in other bytes; `layerbuild verify` says in what")
         row = self._version(step, answer)
         self.catalogue.record(row, release.content)
         self._share(outcome, row)
@@ -282,6 +286,12 @@ def unfinished(steps: Iterable[Step], outcomes: Iterable[Outcome]) -> list[str]:
             why = outcome.error.what if outcome.error else "not begun"
             lines.append(f"{outcome.step.release.name} in {outcome.step.region}: {why}")
     return lines
+
+
+def advice(steps: Iterable[Step], outcomes: Iterable[Outcome]) -> list[str]:
+    """What to do about what went wrong, each once."""
+    errors = [*(step.error for step in steps), *(outcome.error for outcome in outcomes)]
+    return list(dict.fromkeys(error.hint for error in errors if error and error.hint))
 
 
 def _without(grants: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:

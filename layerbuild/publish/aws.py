@@ -6,6 +6,7 @@ of ours.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -14,16 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild.errors import LayerbuildError, UsageError
 from layerbuild.process import stop_if_interrupted
-from layerbuild.publish.aws_errors import answered, is_server_error, is_throttled, told, translated, was_not_sent
+from layerbuild.publish.aws_errors import (
+    answered,
+    is_server_error,
+    is_throttled,
+    not_aws,
+    told,
+    translated,
+    was_not_sent,
+)
 from layerbuild.publish.pace import Pace, pause, wait_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 DEFAULT_TIMEOUT = 60
 _CONNECT_TIMEOUT = 10
+_QUICK_TIMEOUT = 15
+_QUESTIONS = ("List", "Get", "Head", "Describe")
+# A request whose answer was lost may be under way still: how long to look for what it makes, in seconds.
+_LATE = (1, 2, 4, 8)
 _ATTEMPTS = 6
 # A region that does not answer keeps no one waiting for long.
 _SILENT_ATTEMPTS = 3
@@ -54,7 +67,7 @@ class Account:
         self._endpoint_url = endpoint_url
         self.timeout = timeout
         self._lock = threading.Lock()
-        self._clients: dict[tuple[str, str], Any] = {}
+        self._clients: dict[tuple[str, str, bool], Any] = {}
         self._regions: dict[str, Region] = {}
         self._session: Any = None
         self._identity: tuple[str, str] | None = None
@@ -67,8 +80,10 @@ class Account:
             MachineError: there are none, or AWS does not take them.
         """
         if self._identity is None:
-            answer = self.region(self.home).ask("sts", "GetCallerIdentity", {})
-            self._identity = str(answer["Arn"]).split(":")[1], str(answer["Account"])
+            home = self.region(self.home)
+            answer = home.ask("sts", "GetCallerIdentity", {})
+            with home.reading("GetCallerIdentity"):
+                self._identity = str(answer["Arn"]).split(":")[1], str(answer["Account"])
         return self._identity
 
     @property
@@ -86,8 +101,10 @@ class Account:
         """All regions that the account may use and that have Lambda."""
         partition, _ = self.identity
         known = self._boto().get_available_regions("lambda", partition_name=partition)
-        answer = self.region(self.home).ask("ec2", "DescribeRegions", {})
-        return sorted({row["RegionName"] for row in answer["Regions"]} & set(known))
+        home = self.region(self.home)
+        answer = home.ask("ec2", "DescribeRegions", {})
+        with home.reading("DescribeRegions"):
+            return sorted({row["RegionName"] for row in answer["Regions"]} & set(known))
 
     def region(self, name: str) -> Region:
         """A region by its name.
@@ -107,29 +124,32 @@ class Account:
         try:
             with self._lock:
                 credentials = self._session.get_credentials() if self._session else None
-        except BotoCoreError:
+            found = [credentials.access_key, credentials.secret_key, credentials.token] if credentials else []
+        except (BotoCoreError, RuntimeError):  # they cannot be had, hence not be told
             return []
-        found = [credentials.access_key, credentials.secret_key, credentials.token] if credentials else []
         return [secret for secret in found if secret]
 
-    def client(self, service: str, region: str) -> Any:
-        """boto's client; made once, as that takes long, and by one thread at a time, as it has to be."""
+    def client(self, service: str, region: str, *, quick: bool = False) -> Any:
+        """boto's client; made once, as that takes long, and by one thread at a time, as it has to be.
+
+        A `quick` one waits less for an answer, as questions are answered at once or not at all.
+        """
         from botocore.config import Config
 
         session = self._boto()
         with self._lock:
-            if (service, region) not in self._clients:
+            if (service, region, quick) not in self._clients:
                 # Here, requests are sent again by `Region.call`, which knows what can be sent twice.
                 config = Config(
                     connect_timeout=min(_CONNECT_TIMEOUT, self.timeout),
-                    read_timeout=self.timeout,
+                    read_timeout=min(_QUICK_TIMEOUT, self.timeout) if quick else self.timeout,
                     retries={"total_max_attempts": _RETRIED.get(service, 1), "mode": "standard"},
                     max_pool_connections=16,
                 )
-                self._clients[service, region] = session.client(
+                self._clients[service, region, quick] = session.client(
                     service, region_name=region, endpoint_url=self._endpoint_url, config=config
                 )
-            return self._clients[service, region]
+            return self._clients[service, region, quick]
 
     def upload(
         self, region: str, path: Path, bucket: str, key: str, extra: Mapping[str, str], sent: Callable[[int], object]
@@ -182,16 +202,18 @@ class Region:
         """
         from botocore import xform_name
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
         if service in self._lost:
             raise self._lost[service]
         attempt = 0
         while True:
             try:
-                method = getattr(self.account.client(service, self.name), xform_name(operation))
+                client = self.account.client(service, self.name, quick=operation.startswith(_QUESTIONS))
+                method = getattr(client, xform_name(operation))
                 self._pace.wait()
                 return method(**parameters)
-            except (ClientError, BotoCoreError) as error:
+            except (ClientError, BotoCoreError, ResponseParserError, RuntimeError) as error:
                 if isinstance(error, ClientError) and told(error)[2] in _TELLING:
                     raise
                 attempt += 1
@@ -199,9 +221,7 @@ class Region:
                 # boto has tried that several times itself.
                 again = again and service not in _RETRIED
                 if done and not sure:
-                    # It may be under way still, so that there is something to wait for, interrupted or not.
-                    time.sleep(seconds)
-                    if answer := done():
+                    if answer := _looked_for(done, (seconds,) if answered(error) else _LATE):
                         return answer
                     stop_if_interrupted()
                 elif again:
@@ -224,6 +244,14 @@ class Region:
             self._pace.refused(seconds)
         failing = is_server_error(error)
         return (throttled or failing) and attempt < _ATTEMPTS, throttled or not failing, seconds
+
+    @contextlib.contextmanager
+    def reading(self, operation: str) -> Iterator[None]:
+        """A part of an answer that is not there, or is something else, is an error of ours."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise not_aws(operation, self.name) from None
 
     def failure(self, error: Exception, operation: str) -> LayerbuildError:
         """What botocore raised, as an error of ours."""
@@ -250,6 +278,15 @@ class Region:
             return self.call(service, operation, parameters, done)
         except ClientError as error:
             raise self.failure(error, operation) from None
+
+
+def _looked_for(done: Callable[[], Any], waits: Sequence[float]) -> Any:
+    """What a request has made after all, looked for again and again, whether the user interrupts or not."""
+    for seconds in waits:
+        time.sleep(seconds)
+        if answer := done():
+            return answer
+    return None
 
 
 def _is_silence(error: Exception) -> bool:

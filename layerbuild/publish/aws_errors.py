@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from layerbuild.errors import LayerbuildError, MachineError, UsageError
 from layerbuild.process import redact
@@ -45,7 +46,9 @@ _NOT_SENT = {
     "NewConnectionError",
 }
 # An error that shows the string to sign shows the session's token with it.
-_SIGNED = re.compile(r"The Canonical String|The String-to-Sign|X-Amz-|x-amz-security-token", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"The Canonical String|The String-to-Sign|X-Amz-|Authorization|Credential=|Signature=", re.IGNORECASE
+)
 
 
 def told(error: Any) -> tuple[str, str, int]:
@@ -89,6 +92,10 @@ def translated(error: Exception, operation: str, where: str, secrets: Iterable[s
         return _refused(error, operation, where, secrets)
     kind = type(error).__name__
     causes = [_safe(str(error), secrets)]
+    if kind == "RuntimeError":  # of credentials that were renewed, and had expired already
+        return _expired(causes)
+    if kind == "ResponseParserError":
+        return not_aws(operation, where)
     if kind in _NO_CREDENTIALS:
         hint = "set AWS_PROFILE or --profile, or log in as for the AWS command line"
         return MachineError(
@@ -105,8 +112,7 @@ def _refused(error: Any, operation: str, where: str, secrets: Iterable[str]) -> 
     causes = [_safe(f"{code}: {message}", secrets)]
     action = action_of(operation)
     if code in _EXPIRED:
-        hint = "log in again, and run the same command: it goes on where this one stopped"
-        return MachineError("credentials-expired", "the AWS credentials have expired", causes=causes, hint=hint)
+        return _expired(causes)
     if code in _BAD_CREDENTIALS:
         what = f"AWS does not know these credentials in {where}"
         hint = "is the region enabled for the account, and are the credentials of its partition?"
@@ -140,10 +146,22 @@ def _refused(error: Any, operation: str, where: str, secrets: Iterable[str]) -> 
     return MachineError("aws-refused", f"AWS refuses {action} in {where}", causes=causes, hint=way)
 
 
+def not_aws(operation: str, where: str) -> MachineError:
+    """An answer is not what AWS answers."""
+    hint = "something else may have answered: look at AWS_ENDPOINT_URL, --endpoint-url, and proxies"
+    return MachineError("aws-unreadable", f"what answers {action_of(operation)} in {where} is not AWS", hint=hint)
+
+
+def _expired(causes: list[str]) -> MachineError:
+    hint = "log in again, and run the same command: it goes on where this one stopped"
+    return MachineError("credentials-expired", "the AWS credentials have expired", causes=causes, hint=hint)
+
+
 def _safe(text: str, secrets: Iterable[str]) -> str:
     """A message without what signs requests."""
     if match := _SIGNED.search(text):
         text = text[: match.start()]
-    for secret in sorted(secrets, key=len, reverse=True):
+    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote(secret))}
+    for secret in sorted(forms, key=len, reverse=True):
         text = text.replace(secret, "****")
     return redact(text).strip()[:_LONGEST_MESSAGE]

@@ -26,11 +26,12 @@ _UPLOADS = threading.BoundedSemaphore(8)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What Lambda says of a version that it has just published."""
+    """What Lambda says of a version that was just published; `found`, if it was looked for as no answer came."""
 
     listed: Listed
     code_sha256: str
     size: int
+    found: bool = False
 
 
 class Registry:
@@ -49,15 +50,16 @@ class Registry:
             answer = self.region.ask(
                 "lambda", "ListLayerVersions", {"LayerName": name, "MaxItems": _LISTED, **marker}
             )
-            page = [
-                Listed(
-                    version=int(row["Version"]),
-                    arn=row["LayerVersionArn"],
-                    description=row.get("Description", ""),
-                    published=str(row.get("CreatedDate", "")),
-                )
-                for row in answer.get("LayerVersions", ())
-            ]
+            with self.region.reading("ListLayerVersions"):
+                page = [
+                    Listed(
+                        version=int(row["Version"]),
+                        arn=str(row["LayerVersionArn"]),
+                        description=str(row.get("Description", "")),
+                        published=str(row.get("CreatedDate", "")),
+                    )
+                    for row in answer["LayerVersions"]
+                ]
             last = not answer.get("NextMarker")
             yield page, last
             if last:
@@ -67,11 +69,13 @@ class Registry:
     def known(self, name: str, version: int) -> Known | None:
         """The hash and the policy of a version; None if it is gone."""
         try:
-            content = self.region.get("GetLayerVersion", LayerName=name, VersionNumber=version)["Content"]
+            answer = self.region.get("GetLayerVersion", LayerName=name, VersionNumber=version)
         except LookupError:
             return None
         grants = self.grants(name, version)
-        return Known(code_sha256=content["CodeSha256"], size=int(content["CodeSize"]), grants=grants)
+        with self.region.reading("GetLayerVersion"):
+            content = answer["Content"]
+            return Known(code_sha256=str(content["CodeSha256"]), size=int(content["CodeSize"]), grants=grants)
 
     def publish(self, release: Release, source: Mapping[str, Any], find: Callable[[], Listed | None]) -> Answer:
         """Makes a new version of a layer. Lambda gives no means to do so once only, so care is taken.
@@ -102,29 +106,27 @@ class Registry:
             if known is None:
                 what = f"version {listed.version} of {release.name} in {self.region.name} is gone again"
                 raise MachineError("aws-refused", what)
-            return Answer(listed=listed, code_sha256=known.code_sha256, size=known.size)
-        if not answer.get("Version") or not answer.get("Content"):
-            hint = "something that is not AWS may have answered: AWS_ENDPOINT_URL"
-            raise MachineError("aws-refused", f"AWS does not say what it has made of {release.name}", hint=hint)
-        return Answer(
-            listed=Listed(
-                version=int(answer["Version"]),
-                arn=answer["LayerVersionArn"],
-                description=release.description,
-                published=str(answer.get("CreatedDate", "")),
-            ),
-            code_sha256=answer["Content"]["CodeSha256"],
-            size=int(answer["Content"]["CodeSize"]),
-        )
+            return Answer(listed=listed, code_sha256=known.code_sha256, size=known.size, found=True)
+        with self.region.reading("PublishLayerVersion"):
+            return Answer(
+                listed=Listed(
+                    version=int(answer["Version"]),
+                    arn=str(answer["LayerVersionArn"]),
+                    description=release.description,
+                    published=str(answer.get("CreatedDate", "")),
+                ),
+                code_sha256=str(answer["Content"]["CodeSha256"]),
+                size=int(answer["Content"]["CodeSize"]),
+            )
 
     def grants(self, name: str, version: int) -> dict[str, str]:
         """Who may use a version: the id of each statement of its policy, and its grant."""
         try:
-            return grants_of_policy(
-                self.region.get("GetLayerVersionPolicy", LayerName=name, VersionNumber=version)["Policy"]
-            )
+            answer = self.region.get("GetLayerVersionPolicy", LayerName=name, VersionNumber=version)
         except LookupError:
             return {}
+        with self.region.reading("GetLayerVersionPolicy"):
+            return grants_of_policy(str(answer["Policy"]))
 
     def share(self, name: str, version: int, grant: str) -> None:
         """Lets someone use a version; it is no error where that is so already."""
@@ -155,9 +157,10 @@ class Registry:
         marker: dict[str, str] = {}
         while True:
             answer = self.region.ask("lambda", "ListFunctions", {"FunctionVersion": "ALL", **marker})
-            for function in answer.get("Functions", ()):
-                for layer in function.get("Layers") or ():
-                    found.setdefault(layer["Arn"], []).append(function["FunctionName"])
+            with self.region.reading("ListFunctions"):
+                for function in answer["Functions"]:
+                    for layer in function.get("Layers") or ():
+                        found.setdefault(str(layer["Arn"]), []).append(str(function["FunctionName"]))
             if not answer.get("NextMarker"):
                 return found
             marker = {"Marker": answer["NextMarker"]}
