@@ -46,6 +46,8 @@ _FIRST_REGION = "us-east-1"
 _RETRIED = {"s3": 4}
 # What the next call would meet again, as it would silence.
 _LASTING = ("no-credentials", "credentials-expired", "credentials-unknown")
+# What reading an answer raises that is none, here or in botocore.
+_UNREADABLE = (LookupError, TypeError, ValueError, AttributeError)
 _MISSING = 404
 # What is missing, is there already, or was changed meanwhile: an answer to a question, not a failure.
 _TELLING = (_MISSING, 409, 412)
@@ -213,7 +215,7 @@ class Region:
                 method = getattr(client, xform_name(operation))
                 self._pace.wait()
                 return method(**parameters)
-            except (ClientError, BotoCoreError, ResponseParserError, RuntimeError) as error:
+            except (ClientError, BotoCoreError, ResponseParserError, RuntimeError, *_UNREADABLE) as error:
                 if isinstance(error, ClientError) and told(error)[2] in _TELLING:
                     raise
                 attempt += 1
@@ -250,7 +252,7 @@ class Region:
         """A part of an answer that is not there, or is something else, is an error of ours."""
         try:
             yield
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except _UNREADABLE:
             raise not_aws(operation, self.name) from None
 
     def failure(self, error: Exception, operation: str) -> LayerbuildError:

@@ -88,13 +88,15 @@ def translated(error: Exception, operation: str, where: str, secrets: Iterable[s
         where: the region.
         secrets: what must not be told, wherever it stands.
     """
+    from botocore.exceptions import BotoCoreError
+
     if answered(error):
         return _refused(error, operation, where, secrets)
     kind = type(error).__name__
     causes = [_safe(str(error), secrets)]
     if kind == "RuntimeError":  # of credentials that were renewed, and had expired already
         return _expired(causes)
-    if kind == "ResponseParserError":
+    if not isinstance(error, BotoCoreError):  # botocore cannot read the answer
         return not_aws(operation, where)
     if kind in _NO_CREDENTIALS:
         hint = "set AWS_PROFILE or --profile, or log in as for the AWS command line"
