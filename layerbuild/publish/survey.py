@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,11 +42,10 @@ def in_regions(
     """
     interrupted.clear()
     pools = [ThreadPoolExecutor(_WORKERS, thread_name_prefix=region) for region in work]
-    futures: list[Future[object]] = []
     try:
-        for pool, pieces in zip(pools, work.values(), strict=True):
-            for piece in pieces:
-                futures.append(pool.submit(do, piece))  # noqa: PERF401 - an interrupt may come between them
+        futures = [
+            pool.submit(do, piece) for pool, pieces in zip(pools, work.values(), strict=True) for piece in pieces
+        ]
         wait(futures)
     except KeyboardInterrupt:
         interrupted.set()
@@ -54,7 +53,8 @@ def in_regions(
             pool.shutdown(wait=False, cancel_futures=True)
         if waiting:
             waiting()
-            wait(future for future in futures if not future.cancelled())
+            for pool in pools:
+                pool.shutdown()
         raise
     for pool in pools:
         pool.shutdown()
