@@ -657,6 +657,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
     monkeypatch.setattr(pace, "time", found)
+    monkeypatch.setattr(pace, "pause", lambda _: None)
     return found
 
 
