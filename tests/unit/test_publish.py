@@ -694,9 +694,9 @@ def test_a_refusal_stops_all_and_slows_down_for_a_while(clock: Clock) -> None:
         one.wait()
     assert clock.left[0] == 5
     gaps = [round(after - before, 9) for before, after in itertools.pairwise(clock.left)]
-    assert gaps[0] == pytest.approx(2 / 13)
+    assert gaps[0] == pytest.approx(2 / 12)
     assert gaps == sorted(gaps, reverse=True)
-    assert gaps[-1] == pytest.approx(1 / 13)
+    assert gaps[-1] == pytest.approx(1 / 12)
     for _ in range(50):
         one.refused(0)
     one.wait()
