@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.aws import name_option, region_option
-from layerbuild.cli.options import complete_recipe
+from layerbuild.cli.options import recipes_argument
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _PURPOSES = ("publish", "prune", "verify", "export")
 
 
 @click.command("iam-policy")
-@click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe)
+@recipes_argument
 @click.option(
     "--for", "purposes", type=click.Choice(_PURPOSES), multiple=True, help="Only for this command. Repeatable."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli.options import chosen_recipes, complete_recipe, complete_target
+from layerbuild.cli.options import chosen_recipes, recipes_argument, target_option
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command("matrix")
-@click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe)
-@click.option(
-    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
-    help="Only targets that match. Repeatable.",
-)  # fmt: skip
+@recipes_argument
+@target_option
 @click.option("--changed-since", metavar="REVISION", help="Only recipes that have changed since a branch or commit.")
 @click.option(
     "--jobs",

@@ -53,6 +53,14 @@ def complete_rule(_ctx: click.Context, _parameter: click.Parameter, incomplete: 
     return [CompletionItem(code) for code in (*families, *rules()) if code.startswith(incomplete)]
 
 
+# For commands about layers that are there.
+recipes_argument = click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe)
+target_option = click.option(
+    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
+    help="Only targets that match. Repeatable.",
+)  # fmt: skip
+
+
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """RECIPE arguments, ``--all``, ``-r``, ``--name`` and ``--target``, for commands over recipes."""
     decorators = [

@@ -15,7 +15,7 @@ from layerbuild.cli.aws import (
     read_catalogue,
     region_option,
 )
-from layerbuild.cli.options import complete_recipe, complete_target
+from layerbuild.cli.options import recipes_argument, target_option
 from layerbuild.errors import LayerbuildError, PublishError
 
 if TYPE_CHECKING:
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 
 
 @click.command("prune")
-@click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe)
-@click.option(
-    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
-    help="Only targets that match. Repeatable.",
-)  # fmt: skip
+@recipes_argument
+@target_option
 @region_option
 @click.option(
     "--keep", metavar="N", type=click.IntRange(min=1), default=3, show_default=True,

@@ -16,7 +16,7 @@ from layerbuild.cli.aws import (
     region_option,
     tags_of,
 )
-from layerbuild.cli.options import complete_recipe, complete_rule, complete_target
+from layerbuild.cli.options import complete_rule, recipes_argument, target_option
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import PublishError, UsageError
 
@@ -34,11 +34,8 @@ _STYLES = {"create": "green", "share": "yellow", "record": "yellow", "blocked": 
 
 
 @click.command("publish")
-@click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe)
-@click.option(
-    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
-    help="Only targets that match. Repeatable.",
-)  # fmt: skip
+@recipes_argument
+@target_option
 @region_option
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would be done, and what others have changed.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -17,7 +17,7 @@ from layerbuild.cli.aws import (
     read_catalogue,
     tags_of,
 )
-from layerbuild.cli.options import complete_recipe, complete_target
+from layerbuild.cli.options import complete_recipe, complete_target, recipes_argument, target_option
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import LayerbuildError, PublishError, UsageError
 
@@ -29,18 +29,13 @@ if TYPE_CHECKING:
 _PREFIX = re.compile(r"(/[a-zA-Z0-9_.-]+){1,10}")
 _FILES = ("json", "csv", "sam", "cloudformation", "cdk", "terraform")
 
-_target_option = click.option(
-    "--target", metavar="PATTERN", multiple=True, shell_complete=complete_target,
-    help="Only targets that match. Repeatable.",
-)  # fmt: skip
-_recipes = click.argument("recipes", metavar="[RECIPE]...", nargs=-1, shell_complete=complete_recipe)
 _account_option = click.option("--account", "accounts", metavar="ID", multiple=True, help="Only this AWS account's.")
 _region_option = click.option("--region", "regions", metavar="REGION", multiple=True, help="Only there. Repeatable.")
 
 
 @click.command("list")
-@_recipes
-@_target_option
+@recipes_argument
+@target_option
 @_region_option
 @_account_option
 @click.option("--all-versions", is_flag=True, help="Older versions, too.")
@@ -138,8 +133,8 @@ def arn_command(
 
 
 @click.command("export")
-@_recipes
-@_target_option
+@recipes_argument
+@target_option
 @_region_option
 @_account_option
 @click.option(

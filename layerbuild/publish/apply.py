@@ -13,7 +13,7 @@ from layerbuild.process import stop_if_interrupted
 from layerbuild.publish.plan import CHANGES
 from layerbuild.publish.registry import Answer, Registry
 from layerbuild.publish.release import mark, marked
-from layerbuild.publish.sharing import spoken
+from layerbuild.publish.sharing import spoken, without
 from layerbuild.publish.storage import Bucket
 from layerbuild.publish.survey import in_regions
 
@@ -227,7 +227,7 @@ class Publisher:
         if step.version is None or step.known is None:
             raise BuildError("version-gone", f"a version of {step.release.name} in {step.region} was just deleted")
         answer = Answer(listed=step.version, code_sha256=step.known.code_sha256, size=step.known.size)
-        row = replace(self._version(step, answer), shared=_without(step.shared, step.sharing.add))
+        row = replace(self._version(step, answer), shared=without(step.shared, step.sharing.add))
         self.catalogue.record(row, step.release.content)
         self._share(outcome, row)
 
@@ -292,7 +292,3 @@ def advice(steps: Iterable[Step], outcomes: Iterable[Outcome]) -> list[str]:
     """What to do about what went wrong, each once."""
     errors = [*(step.error for step in steps), *(outcome.error for outcome in outcomes)]
     return list(dict.fromkeys(error.hint for error in errors if error and error.hint))
-
-
-def _without(grants: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(grants) - set(others)))

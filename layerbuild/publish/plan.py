@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.publish.release import bucket_name, mark, marked
-from layerbuild.publish.sharing import PUBLIC, Sharing, compare, spoken, statement_id
+from layerbuild.publish.sharing import PUBLIC, Sharing, compare, spoken, statement_id, without
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -163,9 +163,9 @@ def plan_layer(
     # Whatever takes the place of a version, it is not to be shared with whom the settings do not name any more.
     former = [row for row in rows if row.version not in gone and not (found and row.version == found.version)]
     older = [
-        step("share", version=_as_listed(row), sharing=Sharing(remove=less), shared=_without(row.shared, less))
+        step("share", version=_as_listed(row), sharing=Sharing(remove=less), shared=without(row.shared, less))
         for row in former
-        if (less := _without(row.shared, wishes.grants))
+        if (less := without(row.shared, wishes.grants))
     ]
     common = {"gone": gone, "listed": listed, "shared": wishes.grants}
     if found is None:
@@ -195,10 +195,6 @@ def _recorded(release: Release, seen: Seen, found: Listed, wishes: Wishes) -> di
     if seen.known and seen.known.code_sha256 != release.code_sha256:
         reasons.append("its bytes differ from the archive here; `layerbuild verify` says in what")
     return {"sharing": compare(wishes.grants, ours, grants, fix=wishes.fix), "reasons": tuple(reasons)}
-
-
-def _without(grants: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(grants) - set(others)))
 
 
 def _why_new(release: Release, seen: Seen, current: Version | None, gone: Sequence[int], *, force: bool) -> str:

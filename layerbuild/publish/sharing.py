@@ -122,6 +122,11 @@ def compare(
     return Sharing(add=tuple(sorted(add)), remove=tuple(sorted(remove)), drift=tuple(drift))
 
 
+def without(grants: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """The grants that are not among the others, sorted."""
+    return tuple(sorted(set(grants) - set(others)))
+
+
 def spoken(grant: str) -> str:
     """A grant as a plan tells it."""
     kind, _, value = grant.partition(":")
