@@ -45,6 +45,11 @@ region_option = click.option(
     help="Where; `all` for every region that the account may use. Repeatable. Else the AWS configuration's.",
 )  # fmt: skip
 
+only_region_option = click.option(
+    "--region", "regions", metavar="REGION", multiple=True,
+    help="Only there, instead of wherever the catalogue has layers. Repeatable.",
+)  # fmt: skip
+
 catalogue_option = click.option(
     "--catalogue", "catalogue_path", type=click.Path(path_type=Path, dir_okay=False), default=Path("catalogue.json"),
     show_default=True, help="The file that says what is published.",

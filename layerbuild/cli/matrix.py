@@ -47,8 +47,8 @@ def matrix_command(
 ) -> int:
     """Deal out what is to be built to machines, as JSON for strategy.matrix of GitHub Actions.
 
-    Without RECIPE: all. How long each layer took the last time is in the cache. A job makes its part with
-    `layerbuild make ${{ matrix.layers }}`, on ${{ matrix.runner }}.
+    Without RECIPE: all. How long each layer took the last time is in the cache. A job runs on `runner`, and makes its
+    part with `layerbuild make $LAYERS`, where its environment has `layers` as LAYERS.
 
     \b
     layerbuild matrix --changed-since origin/main

@@ -12,8 +12,8 @@ from layerbuild.cli.aws import (
     chosen_regions,
     chosen_versions,
     make_account,
+    only_region_option,
     read_catalogue,
-    region_option,
 )
 from layerbuild.cli.options import recipes_argument, target_option
 from layerbuild.errors import LayerbuildError, PublishError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.command("prune")
 @recipes_argument
 @target_option
-@region_option
+@only_region_option
 @click.option(
     "--keep", metavar="N", type=click.IntRange(min=1), default=3, show_default=True,
     help="Versions of each layer and region that stay, the newest.",

@@ -14,6 +14,7 @@ from layerbuild.cli.aws import (
     catalogue_option,
     chosen_versions,
     make_account,
+    only_region_option,
     read_catalogue,
     tags_of,
 )
@@ -30,13 +31,12 @@ _PREFIX = re.compile(r"(/[a-zA-Z0-9_.-]+){1,10}")
 _FILES = ("json", "csv", "sam", "cloudformation", "cdk", "terraform")
 
 _account_option = click.option("--account", "accounts", metavar="ID", multiple=True, help="Only this AWS account's.")
-_region_option = click.option("--region", "regions", metavar="REGION", multiple=True, help="Only there. Repeatable.")
 
 
 @click.command("list")
 @recipes_argument
 @target_option
-@_region_option
+@only_region_option
 @_account_option
 @click.option("--all-versions", is_flag=True, help="Older versions, too.")
 @catalogue_option
@@ -135,7 +135,7 @@ def arn_command(
 @click.command("export")
 @recipes_argument
 @target_option
-@_region_option
+@only_region_option
 @_account_option
 @click.option(
     "--format", "form", type=click.Choice([*_FILES, "ssm"]), default="json", show_default=True,
