@@ -134,6 +134,12 @@ class Catalogue:
         """What is in a version's archive."""
         return self._contents.get(version.content_key)
 
+    def save(self) -> None:
+        """Writes the file as it is, to see that it can be written."""
+        with self._lock:
+            self._changes += 1
+        self._write()
+
     def record(self, version: Version, content: Content) -> None:
         """Writes down a version; a current one takes the place of the former, which may have had another name."""
         key = (*version.place, version.version)

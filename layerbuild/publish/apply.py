@@ -103,9 +103,12 @@ class Publisher:
             outcomes: gets one for each of them, at once; they are filled in as work goes on.
 
         Raises:
+            OSError: the catalogue cannot be written.
             KeyboardInterrupt: the user interrupted it; what was under way has been finished and recorded.
         """
         outcomes += [Outcome(step=step) for step in steps if step.action in CHANGES]
+        if outcomes:
+            self.catalogue.save()  # what cannot be recorded is not to be done
         for step in steps:
             if step.gone:
                 self.catalogue.forget(step.account, step.region, step.release.name, step.gone)

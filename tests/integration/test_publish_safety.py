@@ -396,18 +396,17 @@ def test_a_full_disk_is_told_and_the_next_run_records_what_was_published(make: M
     assert not (place.folder / "catalogue.json").exists()
     ran = place.run(code=5, preexec_fn=limited)
     assert "catalogue.json" in ran.err
-    assert not (place.folder / "catalogue.json").exists()
+    assert rows(place.folder) == []
     assert list(place.folder.rglob("*.part")) == []
     place.rerun()
 
 
-@pytest.mark.parametrize(("where", "code"), [("file/catalogue.json", 4), ("/proc/catalogue.json", 5)])
-def test_a_catalogue_that_cannot_be_written_is_told(make: Make, where: str, code: int) -> None:
+@pytest.mark.parametrize("where", ["file/catalogue.json", "/proc/catalogue.json"])
+def test_without_a_catalogue_that_can_be_written_nothing_is_published(make: Make, where: str) -> None:
     place = make()
     (place.folder / "file").write_text("")
-    ran = place.run("--catalogue", where, code=code)
-    assert where in ran.err
-    assert len(place.server.calls("PublishLayerVersion")) == (0 if code == 4 else 9)
+    assert where in place.run("--catalogue", where, code=4).err
+    assert place.server.calls("PublishLayerVersion") == []
 
 
 # --- a catalogue that is damaged
