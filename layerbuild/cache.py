@@ -213,8 +213,9 @@ class Cache:
         return float(found) if isinstance(found, int | float) else None
 
     def keep_seconds(self, layer: str, seconds: float) -> None:
-        """Keeps how long a layer took to make."""
-        self.keep_record("durations", hashlib.sha256(layer.encode()).hexdigest(), round(seconds, 3))
+        """Keeps how long a layer took to make, where it can: a layer that is made does not fail for it."""
+        with contextlib.suppress(OSError):
+            self.keep_record("durations", hashlib.sha256(layer.encode()).hexdigest(), round(seconds, 3))
 
     def _record_path(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / f"{key}.json"
