@@ -138,7 +138,14 @@ class ContainerBuilder:
             if kept and all(kept):
                 return [wheel for wheel in kept if wheel]
             made = make()
-            self._cache.keep_record("builds", key, [[wheel.sha256, wheel.filename] for wheel in made])
+            mine = [[wheel.sha256, wheel.filename] for wheel in made]
+            # Another machine may have built the same meanwhile, to other bytes: all take those of the first.
+            first = self._cache.keep_first("builds", key, mine)
+            if first != mine:
+                kept = [self._host.cached(sha256, name) for sha256, name in first]
+                if kept and all(kept):
+                    return [wheel for wheel in kept if wheel]
+                self._cache.keep_record("builds", key, mine)
             return made
 
     def _build(self, pin: Pin, source: Source, image: Image, build: BuildSettings) -> Wheel:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import ISOLATED, complete_rule, complete_target, make_sandboxes
+from layerbuild.cli.options import ISOLATED, cache_options, complete_rule, complete_target, make_sandboxes, open_cache
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import UsageError
 
@@ -81,6 +81,7 @@ def finding_options(function: Any) -> Any:
 @click.option(
     "--base-image", metavar="IMAGE", help="Image of containers instead of AWS's; {python} and {arch} are filled in."
 )
+@cache_options
 @finding_options
 @click.option("--list-rules", is_flag=True, help="Print every rule with its cause and its fix.")
 @click.pass_obj
@@ -111,12 +112,11 @@ def check_command(
 
     Exit code 1 when there are errors, with --strict also when there are warnings.
     """
-    from layerbuild.cache import Cache, default_cache_folder
 
     prepare(console, shown)
     if list_rules:
         return _list_rules(console)
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     given = list(layers) or [str(path) for path in sorted(out.glob("*.zip"))]
     stacks = [] if layers else sorted(console.stacks)
     if not given and not stacks:

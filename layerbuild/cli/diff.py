@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli.options import complete_target
+from layerbuild.cli.options import cache_options, complete_target, open_cache
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import UsageError
 
@@ -34,6 +34,7 @@ _STYLES = {"added": "green", "removed": "red", "changed": "yellow", "rebuilt": "
     help="markdown is for pull requests.",
 )  # fmt: skip
 @click.option("--exit-code", is_flag=True, help="Exit 1 when they differ.")
+@cache_options
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.pass_obj
 def diff_command(
@@ -48,12 +49,11 @@ def diff_command(
     layerbuild diff before/ dist/ --format markdown >> "$GITHUB_STEP_SUMMARY"
     layerbuild diff old.txt new.txt --target python3.13-arm64
     """
-    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.diff import as_json as document
     from layerbuild.diff import as_markdown, compare
 
     console.as_json = as_json or form == "json"
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     differences = [
         compare(name, *(_side(path, target, cache) if path else None for path in pair))
         for name, pair in _pairs(old, new).items()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.events import complete_event, parameter_values
-from layerbuild.cli.options import make_sandboxes, sandbox_options
+from layerbuild.cli.options import cache_options, make_sandboxes, open_cache, sandbox_options
 from layerbuild.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64":
     "--network", type=click.Choice(["bridge", "host", "none"]), default="bridge", show_default=True,
     help="host: a container reaches this machine's loopback, as the other backends always do.",
 )  # fmt: skip
+@cache_options
 @sandbox_options
 @click.pass_obj
 def run_command(
@@ -102,7 +103,6 @@ def run_command(
         --event s3-put --set bucket=photos --env AWS_PROFILE --timeout 30
     """
     from layerbuild.builders.host import HostBuilder
-    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.cli.stack import expanded
     from layerbuild.index import Index
     from layerbuild.sandbox import MIB, Limits
@@ -110,7 +110,7 @@ def run_command(
     from layerbuild.sandbox.invoke import Function, Invocation, client_files, invoke, stack_files
 
     console.as_json = as_json
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     sandboxes = make_sandboxes(cache, backend, base_image, BACKENDS)
     texts = [_event(one, parameter_values(settings)) for one in events or ("{}",)] * repeat
     if not math.isfinite(timeout):

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import chosen_recipes, container_options, make_builders, recipe_options
+from layerbuild.cli.options import (
+    cache_options,
+    chosen_recipes,
+    container_options,
+    make_builders,
+    open_cache,
+    recipe_options,
+)
 
 if TYPE_CHECKING:
     from layerbuild.builders import Builders
@@ -25,6 +32,7 @@ _EVERYTHING = "*"
     help="Take the newest versions: of all packages, or of PACKAGE. Repeatable; put it last.",
 )  # fmt: skip
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when a lock is missing or no longer fits.")
+@cache_options
 @container_options
 @click.pass_obj
 def lock_command(
@@ -53,7 +61,6 @@ def lock_command(
     layerbuild lock --all --upgrade
     layerbuild lock pillow --builder container
     """
-    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.index import Index
     from layerbuild.pipeline import deprecation_warnings, jobs_of
 
@@ -66,7 +73,7 @@ def lock_command(
         return _check(console, jobs)
     kept = None if not upgrade else () if _EVERYTHING in upgrade else upgrade
     index = Index()
-    builders = make_builders(console, Cache(default_cache_folder()), index, **container)
+    builders = make_builders(console, open_cache(console), index, **container)
     with console.progress():
         return _update(console, jobs, builders, index, kept)
 

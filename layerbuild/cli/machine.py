@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from layerbuild.console import Console, readable_size
@@ -70,19 +72,25 @@ def cache_command(ctx: click.Context, *, as_json: bool) -> int:
     layerbuild cache
     layerbuild cache prune --unused-for 7
     LAYERBUILD_CACHE_DIR=/mnt/cache layerbuild make pillow
+    LAYERBUILD_SHARED_CACHE=s3://build-cache/layerbuild layerbuild make pillow
     """
     from layerbuild.cache import Cache, default_cache_folder
+    from layerbuild.cli.options import shared_cache_of
 
     if ctx.invoked_subcommand:
         return 0
     console: Console = ctx.obj
     folder = default_cache_folder()
     rows = Cache(folder).usage()
+    shared = shared_cache_of(os.environ)
     if as_json:
         kinds = [{"kind": row.kind, "files": row.files, "bytes": row.size} for row in rows]
-        console.document({"folder": str(folder), "kinds": kinds})
+        told = {"location": str(shared[0]), "read_only": shared[1]} if shared else None
+        console.document({"folder": str(folder), "kinds": kinds, "shared": told})
         return 0
     console.result(str(folder))
+    if shared:
+        console.result(f"shared by LAYERBUILD_SHARED_CACHE: {shared[0]}{', only read' if shared[1] else ''}")
     if rows:
         table = [[row.kind, str(row.files), readable_size(row.size)] for row in rows]
         total = ["total", str(sum(row.files for row in rows)), readable_size(sum(row.size for row in rows))]

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli.options import (
+    cache_options,
     chosen_recipes,
     complete_rule,
     container_options,
     make_builders,
     make_prover,
+    open_cache,
     recipe_options,
 )
 from layerbuild.console import Console, readable_size
@@ -52,6 +54,7 @@ _NUMBERS = ("zipped", "unzipped", "limit", "pkgs", "time")
     help="What imports run in. auto: namespaces of this machine, or a container whose image is there.",
 )  # fmt: skip
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Layers to make side by side.")
+@cache_options
 @container_options
 @click.pass_obj
 def make_command(
@@ -86,7 +89,6 @@ def make_command(
     layerbuild make pillow --builder container --target 'python3.13-*'
     """
     from layerbuild import pipeline
-    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.index import Index
 
     console.as_json = as_json
@@ -99,7 +101,7 @@ def make_command(
     for warning in pipeline.deprecation_warnings(layers):
         console.warn(warning)
     index = Index()
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     builders = make_builders(console, cache, index, **container)
     options = pipeline.Options(
         project=Path.cwd(), out=out, cache=cache, locked=locked, force=force, jobs=jobs, ignore=ignore,

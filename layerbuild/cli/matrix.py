@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli.options import chosen_recipes, recipes_argument, target_option
+from layerbuild.cli.options import cache_options, chosen_recipes, open_cache, recipes_argument, target_option
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--json", "as_json", is_flag=True, help="Indented; without it, on one line, as $GITHUB_OUTPUT takes it."
 )
+@cache_options
 @click.pass_obj
 def matrix_command(
     console: Console,
@@ -55,13 +56,12 @@ def matrix_command(
     echo "matrix=$(layerbuild matrix)" >> "$GITHUB_OUTPUT"
     layerbuild matrix pillow numpy --jobs 8 --json
     """
-    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.matrix import Piece, changed_recipes, document, shards
     from layerbuild.pipeline import jobs_of
     from layerbuild.recipe import recipe_folders
 
     console.as_json = as_json
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     chosen, own = chosen_recipes(recipes, all_recipes=not recipes, requirements=None, name=None)
     if changed_since is not None:
         folders = {name: folder for name, (folder, shipped) in recipe_folders(Path.cwd()).items() if not shipped}

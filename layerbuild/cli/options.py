@@ -10,7 +10,7 @@ import click
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from click.shell_completion import CompletionItem
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from layerbuild.proof import Prover
     from layerbuild.recipe import Recipe
     from layerbuild.sandbox.choose import Sandboxes
+    from layerbuild.shared_cache import Location
     from layerbuild.target import Target
 
 
@@ -137,6 +138,94 @@ def container_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
+
+
+_SHARED = "layerbuild.shared-cache"
+_READ_ONLY = "layerbuild.shared-cache-read-only"
+SHARED_VARIABLE = "LAYERBUILD_SHARED_CACHE"
+READ_ONLY_VARIABLE = "LAYERBUILD_SHARED_CACHE_READ_ONLY"
+
+
+def _shared_cache(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    """Refuses a wrong --cache before anything is done."""
+    if value and not ctx.resilient_parsing:
+        from layerbuild.shared_cache import parse_location
+
+        ctx.meta[_SHARED] = parse_location(value)
+
+
+def _read_only(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+    ctx.meta[_READ_ONLY] = value
+
+
+def cache_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--cache`` and ``--cache-read-only``, which `open_cache` knows of: the command itself is not told."""
+    decorators = [
+        click.option(
+            "--cache",
+            metavar="FOLDER|s3://BUCKET/PREFIX",
+            envvar=SHARED_VARIABLE,
+            expose_value=False,
+            callback=_shared_cache,
+            help=f"A cache that machines share, behind this one's own; also {SHARED_VARIABLE}.",
+        ),
+        click.option(
+            "--cache-read-only",
+            is_flag=True,
+            envvar=READ_ONLY_VARIABLE,
+            expose_value=False,
+            callback=_read_only,
+            help="Keep nothing there.",
+        ),
+    ]
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def open_cache(console: Console) -> Cache:
+    """This machine's cache, with the shared one behind it that the running command was given, if any.
+
+    When the command ends, `console` is told what that was good for.
+    """
+    from layerbuild.cache import Cache, default_cache_folder
+
+    context = click.get_current_context()
+    location: Location | None = context.meta.get(_SHARED)
+    if location is None:
+        return Cache(default_cache_folder())
+    from layerbuild.shared_cache import FolderStore, Shared, Store
+
+    read_only = bool(context.meta.get(_READ_ONLY))
+    store: Store
+    if location.folder is not None:
+        store = FolderStore(location.folder, read_only=read_only)
+    else:
+        from layerbuild.publish.s3_cache import S3Store
+
+        store = S3Store(location)
+    shared = Shared(store, str(location), console.warn, read_only=read_only)
+
+    def tell() -> None:
+        if shared.used:
+            console.note(f"shared cache {location}: {shared.taken} files taken, {shared.kept} kept")
+
+    context.call_on_close(tell)
+    return Cache(default_cache_folder(), shared)
+
+
+def shared_cache_of(environ: Mapping[str, str]) -> tuple[Location, bool] | None:
+    """The shared cache that an environment names, and whether it is only read; None if it names none.
+
+    Raises:
+        UsageError: what it names is none.
+    """
+    from layerbuild.shared_cache import parse_location
+
+    if not (named := environ.get(SHARED_VARIABLE)):
+        return None
+    read_only = click.BOOL.convert(environ.get(READ_ONLY_VARIABLE) or "0", None, None)
+    return parse_location(named), bool(read_only)
 
 
 def make_builders(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli.options import make_sandboxes, sandbox_options
+from layerbuild.cli.options import cache_options, make_sandboxes, open_cache, sandbox_options
 from layerbuild.console import readable_size
 from layerbuild.errors import UsageError
 
@@ -26,6 +26,7 @@ _HEAVIEST = 10
     "--runs", type=click.IntRange(1, 1000), default=5, show_default=True, help="Fresh processes for each time."
 )
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page, in one file.")
+@cache_options
 @sandbox_options
 @click.pass_obj
 def profile_command(
@@ -51,14 +52,14 @@ def profile_command(
     layerbuild profile dist/web-python3.12-x86_64.zip --import fastapi --runs 20
     layerbuild profile numpy --html numpy.html
     """
-    from layerbuild.cache import Cache, default_cache_folder, write_text
+    from layerbuild.cache import write_text
     from layerbuild.cli.invoke import chosen_stack
     from layerbuild.cli.stack import expanded, stacks_of
     from layerbuild.sandbox.choose import BACKENDS
     from layerbuild.sandbox.profile import profile
 
     console.as_json = as_json
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     sandboxes = make_sandboxes(cache, backend, base_image, BACKENDS)
     layers, function, target = expanded(console, layers, None, target)
     stacked = {one: ready for ready in stacks_of(layers, function, target, out, cache) for one in ready.targets}

@@ -16,7 +16,7 @@ from layerbuild.cli.aws import (
     region_option,
     tags_of,
 )
-from layerbuild.cli.options import complete_rule, recipes_argument, target_option
+from layerbuild.cli.options import cache_options, complete_rule, open_cache, recipes_argument, target_option
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import PublishError, UsageError
 
@@ -66,6 +66,7 @@ _STYLES = {"create": "green", "share": "yellow", "record": "yellow", "blocked": 
 )  # fmt: skip
 @catalogue_option
 @aws_options
+@cache_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.pass_obj
 def publish_command(
@@ -114,7 +115,6 @@ def publish_command(
 
     Exit code 5 when something is missing in the end.
     """
-    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.catalogue import Catalogue, one_at_a_time
     from layerbuild.publish.apply import Publisher, advice, unfinished
     from layerbuild.publish.plan import CHANGES, Wishes
@@ -127,7 +127,7 @@ def publish_command(
     if bucket:
         bucket_name(bucket, "123456789012", "eu-west-1")
     tag_table = tags_of(tags)
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     releases = _releases(console, recipes, target, out, cache, ignore, name_template, description)
     account = make_account(aws)
     where = chosen_regions(account, regions)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from layerbuild.cli.options import cache_options, open_cache
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def recipes_command(console: Console, /, *, as_json: bool) -> int:
 @click.command("new")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Replace a recipe that is there.")
+@cache_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.pass_obj
 def new_command(console: Console, /, *, name: str, force: bool, as_json: bool) -> int:
@@ -61,7 +63,7 @@ def new_command(console: Console, /, *, name: str, force: bool, as_json: bool) -
     layerbuild make httpx
     """
     from layerbuild.builders.host import HostBuilder
-    from layerbuild.cache import Cache, default_cache_folder, write_text
+    from layerbuild.cache import write_text
     from layerbuild.index import Index
     from layerbuild.recipe import RECIPE_FILE, check_name, parse_recipe
     from layerbuild.scaffold import new_recipe_text
@@ -79,7 +81,7 @@ def new_command(console: Console, /, *, name: str, force: bool, as_json: bool) -
             f"no index has a package {name!r}",
             hint="check its name, and the index that `pip config list` shows",
         )
-    builder = HostBuilder(Cache(default_cache_folder()), index, console)
+    builder = HostBuilder(open_cache(console), index, console)
     newest = max(default_targets(), key=lambda target: (target.arch == "x86_64", target.runtime.version))
     with console.progress():
         wheel = builder.newest_wheel(name, newest)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli.check import Subject, finding_options, prepare, show, subjects
-from layerbuild.cli.options import complete_target
+from layerbuild.cli.options import cache_options, complete_target, open_cache
 from layerbuild.console import Console, readable_size
 from layerbuild.errors import UsageError, nearest
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write one layer that holds what the stack does, if it has no errors.",
 )
+@cache_options
 @finding_options
 @click.pass_obj
 def stack_command(
@@ -80,10 +81,9 @@ def stack_command(
     layerbuild stack a.zip b.zip c.zip --suggest-order
     layerbuild stack a.zip b.zip c.zip d.zip e.zip f.zip --merge all.zip
     """
-    from layerbuild.cache import Cache, default_cache_folder
 
     prepare(console, shown)
-    cache = Cache(default_cache_folder())
+    cache = open_cache(console)
     layers, function, target = expanded(console, layers, function, target)
     stacks = stacks_of(layers, function, target, out, cache)
     if merge:

@@ -60,14 +60,20 @@ class Account:
         profile: of the AWS configuration, instead of what that and the environment say.
         endpoint_url: of a server that stands in for AWS.
         timeout: seconds to wait for an answer.
+        connect_timeout: seconds to wait for a connection.
     """
 
     def __init__(
-        self, profile: str | None = None, endpoint_url: str | None = None, timeout: float = DEFAULT_TIMEOUT
+        self,
+        profile: str | None = None,
+        endpoint_url: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        connect_timeout: float = _CONNECT_TIMEOUT,
     ) -> None:
         self._profile = profile
         self._endpoint_url = endpoint_url
         self.timeout = timeout
+        self._connect_timeout = connect_timeout
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str, bool], Any] = {}
         self._regions: dict[str, Region] = {}
@@ -143,7 +149,7 @@ class Account:
             if (service, region, quick) not in self._clients:
                 # Here, requests are sent again by `Region.call`, which knows what can be sent twice.
                 config = Config(
-                    connect_timeout=min(_CONNECT_TIMEOUT, self.timeout),
+                    connect_timeout=min(self._connect_timeout, self.timeout),
                     read_timeout=min(_QUICK_TIMEOUT, self.timeout) if quick else self.timeout,
                     retries={"total_max_attempts": _RETRIED.get(service, 1), "mode": "standard"},
                     max_pool_connections=16,

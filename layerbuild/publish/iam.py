@@ -15,6 +15,7 @@ _ACTIONS = {
     "GetLayerVersionByArn": "lambda:GetLayerVersion",
     "HeadBucket": "s3:ListBucket",
     "HeadObject": "s3:GetObject",
+    "GetObject": "s3:GetObject",
     "PutObject": "s3:PutObject",
     "DeleteObject": "s3:DeleteObject",
     "DescribeRegions": "ec2:DescribeRegions",

@@ -15,6 +15,7 @@ from layerbuild.catalogue import Content
 from layerbuild.checks.size import INLINE_LIMIT
 from layerbuild.errors import UsageError, nearest
 from layerbuild.layer import UNZIPPED_LIMIT
+from layerbuild.shared_cache import is_bucket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,9 +26,6 @@ NAME_FIELDS = ("recipe", "python", "arch")
 _LONGEST_DESCRIPTION = 256
 _LONGEST_LICENCE = 512
 _MOST_RUNTIMES = 15
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_ADDRESS = re.compile(r"[0-9]+(\.[0-9]+){3}")
 _BUCKET_FIELDS = ("account", "region")
 _SHOWN_DIGITS = 32
 _MARK = re.compile(r"\[layerbuild:([0-9a-f]{32})\]\s*$")
@@ -163,7 +161,7 @@ def bucket_name(template: str, account: str, region: str) -> str:
         UsageError: the template has another field than ``{account}`` and ``{region}``, or makes no bucket's name.
     """
     found = filled(template, dict(zip(_BUCKET_FIELDS, (account, region), strict=True)), "bucket")
-    if not _BUCKET.fullmatch(found) or ".." in found or _ADDRESS.fullmatch(found):
+    if not is_bucket_name(found):
         raise UsageError("bad-template", f"{found!r} cannot name a bucket", hint="such as layers-{account}-{region}")
     return found
 
