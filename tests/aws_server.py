@@ -102,7 +102,7 @@ class Fault:
     Either an error (`status` or `error`, of which one follows from the other; `message`; `headers`); or the
     connection is reset after `cut` bytes of the body were read; or nothing is done, and nothing answered for `hang`
     seconds, before the connection closes; or the request is carried out and the answer comes `delay` seconds late,
-    or never (`lose_answer`: the connection closes, after `hang`).
+    or never (`lose_answer`: the connection closes, after `hang`), or breaks off after `short` bytes of its body.
     """
 
     operation: str
@@ -117,6 +117,7 @@ class Fault:
     hang: float | None = None
     delay: float | None = None
     lose_answer: bool = False
+    short: int | None = None
 
 
 @dataclass
@@ -420,7 +421,9 @@ class AwsServer:
             handler.send_header("Content-Length", str(len(answer.body)))
         handler.end_headers()
         if handler.command != "HEAD":
-            handler.wfile.write(answer.body)
+            handler.wfile.write(answer.body[: fault.short])
+        if fault.short is not None:
+            raise ConnectionError("cut")
 
     def _throttled(self, call: Call) -> bool:
         admitted = [moment for moment in self._admitted[call.region] if moment > call.request.time - 1]
@@ -710,6 +713,9 @@ class AwsServer:
 
     def PutObject(self, call: Call) -> Answer:
         content = self._checked(call)
+        if call.headers.get("If-None-Match") == "*" and self._key(call) in self.objects:
+            text = "At least one of the pre-conditions you specified did not hold"
+            raise AwsError(412, "PreconditionFailed", text)
         version = self._keep(self._key(call), content, call.kept)
         return Answer(200, b"", {"ETag": etag(content), **call.checksums, **version})
 

@@ -62,23 +62,25 @@ class S3Store:
     def _fetch(self, client: Any, key: str, path: Path) -> bool:
         from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
-        for attempt in range(1, _ATTEMPTS + 1):
+        broken_off = 0
+        while True:
             try:
                 answer = client.get_object(**self._named(key))
+            except ClientError as error:
+                if told(error)[2] == _MISSING and told(error)[0] != "NoSuchBucket":
+                    return False
+                raise
+            try:
                 with contextlib.closing(answer["Body"]) as body, path.open("wb") as file:
                     for chunk in body.iter_chunks(_CHUNK):
                         stop_if_interrupted()
                         file.write(chunk)
                 return True
-            except ClientError as error:
-                if told(error)[2] == _MISSING and told(error)[0] != "NoSuchBucket":
-                    return False
-                raise
-            # What broke off: boto itself asks again only for what has not begun to arrive.
+            # boto itself asks again only for what has not begun to arrive.
             except (HTTPClientError, IncompleteReadError):
-                if attempt == _ATTEMPTS:
+                broken_off += 1
+                if broken_off == _ATTEMPTS:
                     raise
-        return False  # pragma: no cover - the loop ends otherwise
 
     def _keep(self, client: Any, key: str, path: Path, *, replace: bool) -> bool:
         from botocore.exceptions import ClientError

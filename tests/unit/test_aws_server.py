@@ -313,6 +313,7 @@ def test_objects(server: AwsServer, lambdas: Any, s3: Any) -> None:
     head = s3.head_object(**place)
     assert (head["ContentLength"], head["Metadata"], head["ETag"]) == (len(ZIP), {"a": "b"}, put["ETag"])
     assert head["VersionId"] == put["VersionId"]
+    assert refusal(s3.put_object, **place, Body=b"other", IfNoneMatch="*")[:2] == (412, "PreconditionFailed")
     second = s3.put_object(**place, Body=b"no zip", ChecksumAlgorithm="SHA256")
     content = {"S3Bucket": "home", "S3Key": key, "S3ObjectVersion": put["VersionId"]}
     made = lambdas.publish_layer_version(LayerName="web", Content=content)
