@@ -199,7 +199,7 @@ def test_a_machine_that_may_only_read_writes_nothing(team: Team) -> None:
 def test_all_that_is_damaged_heals(team: Team) -> None:
     team.make("a")
     noise = random.Random(3)
-    for key, data in team.files().items():
+    for key, data in sorted(team.files().items()):
         at = noise.randrange(len(data))
         team.write(key, data[:at] if noise.random() < 0.5 else data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
 
@@ -210,7 +210,7 @@ def test_all_that_is_damaged_heals(team: Team) -> None:
     assert team.layers("c") == team.layers("a")
     # The one has met what the other did not need.
     team.check()
-    assert "damaged" not in team.make("d").err
+    assert "warning" not in team.make("d").err
 
 
 def test_a_store_that_serves_one_wheel_for_another_is_not_believed(team: Team, tmp_path: Path) -> None:
@@ -275,7 +275,8 @@ def test_a_machine_that_is_killed_leaves_nothing_half(team: Team) -> None:
 def test_the_policies_of_the_documentation_are_enough(team: Team) -> None:
     """The least rights: no more actions than are used, and each call is allowed."""
     blocks = re.findall(r"```json\n(.*?)```", (DOCS / "caching.md").read_text(), re.DOTALL)
-    reader, writer = [json.loads(block.replace("layerbuild/*", "team/main/*")) for block in blocks]
+    policies = [block.replace("layerbuild/*", "team/main/*") for block in blocks if "Statement" in block]
+    reader, writer = map(json.loads, policies)
     team.make("a")
     assert {seen.operation for seen in team.moto.requests} == {"GetObject", "PutObject"}
     assert refused(writer, team.moto.requests) == []
