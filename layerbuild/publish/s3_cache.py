@@ -60,7 +60,7 @@ class S3Store:
         return {"Bucket": self._location.bucket, "Key": f"{prefix}/{key}" if prefix else key}
 
     def _fetch(self, client: Any, key: str, path: Path) -> bool:
-        from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
+        from botocore.exceptions import ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
         broken_off = 0
         while True:
@@ -75,6 +75,9 @@ class S3Store:
                     for chunk in body.iter_chunks(_CHUNK):
                         stop_if_interrupted()
                         file.write(chunk)
+                return True
+            except FlexibleChecksumError:
+                # All of it is here, and wrong: that is for the one to find who knows what it should be.
                 return True
             # boto itself asks again only for what has not begun to arrive.
             except (HTTPClientError, IncompleteReadError):

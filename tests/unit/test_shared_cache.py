@@ -516,6 +516,21 @@ def test_what_breaks_off_is_asked_for_again(bucket: Place, tmp_path: Path) -> No
     assert len(bucket.warnings) == 1
 
 
+def test_what_s3_itself_finds_damaged_heals(bucket: Place, tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path)
+    sha256 = adopt(bucket.machine("a"), wheel)
+    assert bucket.server
+    place = BUCKET, f"{PREFIX}/{key_of_wheel(sha256)}"
+    bucket.server.objects[place] = b"damaged"
+    bucket.server.object_headers[place] = {"x-amz-checksum-crc32": "AAAAAA=="}
+    b = bucket.machine("b")
+    assert not holds(b, sha256)
+    adopt(b, wheel)
+    assert bucket.server.objects[place] == wheel.read_bytes()
+    (told,) = bucket.warnings
+    assert "damaged" in told
+
+
 def test_an_upload_whose_answer_is_lost_is_there_once(bucket: Place, tmp_path: Path) -> None:
     assert bucket.server
     bucket.server.fault("PutObject", lose_answer=True)
@@ -597,10 +612,70 @@ def test_a_local_cache_that_cannot_be_written_is_read(place: Place, tmp_path: Pa
     assert place.machine("b").record("trees", "abc") is None
 
 
+def test_threads_that_meet_a_failure_at_once_tell_of_it_once(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    class Failing:
+        def fetch(self, key: str, path: Path) -> bool:
+            together.wait(10)
+            raise OSError(errno.EIO, "Input/output error", "/mnt/shared")
+
+        def keep(self, key: str, path: Path, *, replace: bool) -> bool:
+            pytest.fail("it is left alone")
+
+    warnings: list[str] = []
+    shared = Shared(Failing(), "S", warnings.append)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: shared.fetch(f"facts/a/{number}", tmp_path / str(number)), range(8)))
+    assert found == [False] * 8
+    assert len(warnings) == 1
+
+
 # --- when the user interrupts
 
 
-def test_an_interrupt_ends_an_upload(bucket: Place, tmp_path: Path) -> None:
+def test_an_interrupt_ends_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for a connection that broke off, which boto would make again."""
+    pretend_to_have_credentials(monkeypatch)
+    connections: list[socket.socket] = []
+    waits: list[int] = []
+
+    def wait(_backoff: object, attempt: int) -> float:
+        waits.append(attempt)
+        return 0
+
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", wait)
+
+    def receive() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            connections.append(connection)
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            received = 0
+            while data := connection.recv(1 << 16):
+                received += len(data)
+                if received > 1 << 20:
+                    interrupted.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=receive)
+        thread.start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        large = tmp_path / "large"
+        with large.open("wb") as file:
+            file.truncate(64 << 20)
+        with pytest.raises(Interrupted):
+            S3Store(Location(bucket=BUCKET)).keep("wheels/ab/abc.whl", large, replace=False)
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    assert (len(connections), waits) == (1, [])
+    connections[0].close()
+
+
+def test_an_interrupt_ends_the_hashing_before_an_upload(bucket: Place, tmp_path: Path) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(8 << 30)
