@@ -378,6 +378,20 @@ def test_threads_that_keep_and_fetch_one_thing_at_once_agree(place: Place, tmp_p
     assert place.warnings == []
 
 
+def test_a_file_system_without_links_serves_as_well(
+    folder: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, _target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    a, b = folder.machine("a"), folder.machine("b")
+    a.keep_record("facts", "abc", 1)
+    b.keep_record("facts", "abc", 2)
+    assert folder.files() == {"facts/ab/abc.json": record_bytes(1)}
+    assert folder.warnings == []
+
+
 # --- read-only
 
 
