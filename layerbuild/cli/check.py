@@ -112,7 +112,6 @@ def check_command(
 
     Exit code 1 when there are errors, with --strict also when there are warnings.
     """
-
     prepare(console, shown)
     if list_rules:
         return _list_rules(console)

@@ -81,7 +81,6 @@ def stack_command(
     layerbuild stack a.zip b.zip c.zip --suggest-order
     layerbuild stack a.zip b.zip c.zip d.zip e.zip f.zip --merge all.zip
     """
-
     prepare(console, shown)
     cache = open_cache(console)
     layers, function, target = expanded(console, layers, function, target)
