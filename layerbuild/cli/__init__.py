@@ -12,7 +12,7 @@ import click
 
 from layerbuild import __version__
 from layerbuild.console import Console
-from layerbuild.errors import InternalError, LayerbuildError, UsageError, machine_error, nearest
+from layerbuild.errors import InternalError, LayerbuildError, SourceLine, UsageError, machine_error, nearest
 from layerbuild.process import redact
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _COMMANDS = {
     "runtimes": "layerbuild.cli.machine",
     "cache": "layerbuild.cli.machine",
     "completion": "layerbuild.cli.machine",
+    "action": "layerbuild.cli.action",
 }
 
 
@@ -118,13 +119,21 @@ def _settings(project: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
     path = own if own.is_file() else shared
     if not path.is_file():
         return {}, {}
+    try:
+        return _settings_of(path, path is shared)
+    except UsageError as error:
+        error.lines = (SourceLine(path=path),)
+        raise
+
+
+def _settings_of(path: Path, in_pyproject: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:  # noqa: FBT001
     import tomllib
 
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UsageError("settings-invalid", f"{path} is not TOML", causes=[str(error)]) from None
-    if path is shared:
+    if in_pyproject:
         tool = data.get("tool", {})
         data = tool.get("layerbuild", {}) if isinstance(tool, dict) else {}
     if not isinstance(data, dict):
@@ -225,10 +234,12 @@ def run(arguments: Sequence[str]) -> int:
         code = layerbuild.main(list(arguments), prog_name="layerbuild", standalone_mode=False, obj=console)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show(sys.stderr)
-        if console.as_json:
-            console.document({"error": UsageError("usage", error.format_message()).as_json()})
-        return 2
+        told: LayerbuildError = UsageError("usage", error.format_message())
+        if console.step:
+            console.error(told)
+        else:
+            error.show(sys.stderr)
+        return _ended(console, told, arguments)
     except (KeyboardInterrupt, click.Abort):
         return console.interrupted()
     except BrokenPipeError:
@@ -240,9 +251,19 @@ def run(arguments: Sequence[str]) -> int:
             raise
         told = _told(error)
         console.error(told)
-        if console.as_json:
-            console.document({"error": told.as_json()})
-        return told.exit_code
+        return _ended(console, told, arguments)
+
+
+def _ended(console: Console, error: LayerbuildError, arguments: Sequence[str]) -> int:
+    """What an error that ends a command leaves behind; returns the exit code."""
+    if console.as_json:
+        console.document({"error": error.as_json()})
+    if console.step:
+        from layerbuild.cli.summary import failed_summary
+
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        console.summary(failed_summary(error, f"layerbuild {command}".rstrip()))
+    return error.exit_code
 
 
 def _told(error: Exception) -> LayerbuildError:

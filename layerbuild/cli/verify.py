@@ -72,6 +72,7 @@ def verify_command(
     layerbuild verify "$ARN" --recipe pillow --target python3.12-arm64
     """
     from layerbuild.cache import Cache, default_cache_folder
+    from layerbuild.cli.summary import verified_summary
     from layerbuild.publish.download import download
     from layerbuild.publish.verify import compare
     from layerbuild.tree import read_tree
@@ -100,6 +101,8 @@ def verify_command(
         "mark": _mark_holds(published, made),
         "differences": [one.as_json() for one in differences],
     }
+    console.summary(verified_summary(document))
+    console.output_value("changed", "false")
     if as_json:
         console.document(document)
     else:
