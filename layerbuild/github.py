@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.errors import SourceLine
-from layerbuild.recipe import RECIPE_FILE
-from layerbuild.requirements import logical_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,6 +77,8 @@ class Step:
         """Sets an output of the step. A delimiter that nobody can know keeps the value from setting others."""
         if self.output is None:
             return
+        import secrets
+
         delimiter = f"layerbuild_{secrets.token_hex(16)}"
         with self.output.open("ab") as file:
             file.write(f"{name}<<{delimiter}\n{value}\n{delimiter}\n".encode("utf-8", "backslashreplace"))
@@ -141,6 +140,9 @@ def requirement_line(path: Path, text: str) -> SourceLine:
 
     Where it asks for none of those, that is where the requirements begin.
     """
+    from layerbuild.recipe import RECIPE_FILE
+    from layerbuild.requirements import logical_lines
+
     try:
         written = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError):
