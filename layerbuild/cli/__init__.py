@@ -22,31 +22,32 @@ if TYPE_CHECKING:
 _ABOUT_PUBLISHED = ("verify", "list", "export", "prune", "iam-policy", "arn")
 _COMMON = ("layer-name", "bucket", "catalogue", "profile", "endpoint-url", "timeout", "tag")
 
-# Command to the module that holds it: a command's module is imported when it is called or its help is shown.
+# Command to the module that holds it, which is imported when it is called or its help is shown, and what it does.
 _COMMANDS = {
-    "make": "layerbuild.cli.make",
-    "lock": "layerbuild.cli.lock",
-    "check": "layerbuild.cli.check",
-    "stack": "layerbuild.cli.stack",
-    "diff": "layerbuild.cli.diff",
-    "matrix": "layerbuild.cli.matrix",
-    "recipes": "layerbuild.cli.recipes",
-    "new": "layerbuild.cli.recipes",
-    "run": "layerbuild.cli.invoke",
-    "profile": "layerbuild.cli.profile",
-    "events": "layerbuild.cli.events",
-    "publish": "layerbuild.cli.publish",
-    "verify": "layerbuild.cli.verify",
-    "list": "layerbuild.cli.published",
-    "arn": "layerbuild.cli.published",
-    "export": "layerbuild.cli.published",
-    "prune": "layerbuild.cli.prune",
-    "iam-policy": "layerbuild.cli.iam_policy",
-    "runtimes": "layerbuild.cli.machine",
-    "cache": "layerbuild.cli.machine",
-    "completion": "layerbuild.cli.machine",
-    "action": "layerbuild.cli.action",
+    "make": ("make", "Make layers: a zip and a manifest per recipe and target."),
+    "lock": ("lock", "Lock every package's version and hashes, per target."),
+    "check": ("check", "Say whether layers would load on Lambda."),
+    "stack": ("stack", "Say what several layers on one function do to each other."),
+    "diff": ("diff", "Say what changed between two layers, locks or folders."),
+    "matrix": ("matrix", "Deal out what is to be built to many machines."),
+    "recipes": ("recipes", "List recipes: yours, and those that came with layerbuild."),
+    "new": ("recipes", "Write a recipe for a package."),
+    "run": ("invoke", "Run a handler as Lambda would, with layers at /opt."),
+    "profile": ("profile", "Say what imports cost a cold start."),
+    "events": ("events", "List or print sample events to try a handler with."),
+    "publish": ("publish", "Publish layers, region by region, once for each content."),
+    "verify": ("verify", "Prove that a published layer is what its recipe gives."),
+    "list": ("published", "List what is published where."),
+    "arn": ("published", "Print the ARN of a recipe's current version."),
+    "export": ("published", "Write what is published for SAM, CDK, Terraform and others."),
+    "prune": ("prune", "Delete old versions that no function uses any more."),
+    "iam-policy": ("iam_policy", "Print the least IAM policy for what is configured."),
+    "runtimes": ("machine", "List Lambda's Python runtimes and what they accept."),
+    "cache": ("machine", "Show where the cache is and what it holds."),
+    "completion": ("machine", "Print the script that completes commands in a shell."),
 }
+# What action.yml calls is no command for people.
+_MODULES = {name: module for name, (module, _) in _COMMANDS.items()} | {"action": "action"}
 
 
 class Commands(click.Group):
@@ -58,17 +59,22 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, if there is one."""
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _MODULES:
             return None
         name = f"{cmd_name.replace('-', '_')}_command"
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), name)
+        command: click.Command = getattr(importlib.import_module(f"layerbuild.cli.{_MODULES[cmd_name]}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in _COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click, but names the commands nearest to one that does not exist."""
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+        if args and args[0] not in _MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise UsageError(
                 "unknown-command", f"there is no command {args[0]!r}", causes=[nearest(args[0], _COMMANDS)]
             )
