@@ -151,13 +151,22 @@ class Console:
 
     def summary(self, markdown: str) -> None:
         """Adds to the summary of the job that this is, if it is one."""
-        if self.step and not self.step.add_summary(markdown):
-            self.warn("the job's summary has no room for more")
+        if not self.step:
+            return
+        try:
+            if not self.step.add_summary(markdown):
+                self.warn("the job's summary has no room for more")
+        except OSError as error:  # the work itself is done
+            self.warn(f"the job's summary cannot be written: {error.strerror}")
 
     def output_value(self, name: str, value: str) -> None:
         """Sets an output of the step that this is, if it is one."""
-        if self.step:
+        if not self.step:
+            return
+        try:
             self.step.set_output(name, value)
+        except OSError as error:
+            self.warn(f"the output {name} cannot be set: {error.strerror}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
         """The result as aligned columns; those named in `numbers` are aligned to the right.

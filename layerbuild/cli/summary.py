@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.console import readable_size
@@ -46,7 +47,7 @@ def made_summary(made: Sequence[Made], failed: Sequence[Failed], limit: int) -> 
         parts.append(f"❌ **{_counted(len(failed), 'layer')} could not be made**")
         parts += [_problem(one.error, f"{one.job.recipe.name} for {one.job.label}") for one in failed[:_ITEMS]]
         parts += _more(len(failed) - _ITEMS)
-    return _joined(parts)
+    return _joined([*parts, _findings([(one.job.name, finding) for one in made for finding in one.findings])])
 
 
 def reports_summary(reports: Sequence[Report]) -> str:
@@ -63,13 +64,23 @@ def reports_summary(reports: Sequence[Report]) -> str:
     ]
     parts = ["### layerbuild check", _table(("layer", "zipped", "unzipped", "findings"), rows, "zipped unzipped")]
     found = [(one, finding) for one in reports for finding in one.findings if finding.accepted is None]
+    return _joined([*parts, _findings([(one.subject, finding) for one, finding in found])])
+
+
+def _findings(found: Iterable[tuple[str, Finding]]) -> str:
+    """What was found, as a list: the worst first; what is the same for several layers once."""
+    about: dict[Finding, list[str]] = {}
+    for name, finding in found:
+        about.setdefault(replace(finding, targets=()), []).append(name)
+    rows = sorted(about.items(), key=lambda row: list(_MARKS).index(row[0].severity))
     lines = [
-        f"- {_MARKS[finding.severity]} {markdown(one.subject)}: {markdown(_sentence(finding))} `{finding.code}`"
-        for one, finding in sorted(found, key=lambda row: list(_MARKS).index(row[1].severity))
+        f"- {_MARKS[one.severity]} {markdown(f'{_few(names)}: {_sentence(one)}')} `{one.code}`" for one, names in rows
     ]
-    if lines:
-        parts.append("\n".join([*lines[:_ROWS], *_more(len(lines) - _ROWS)]))
-    return _joined(parts)
+    return "\n".join([*lines[:_ROWS], *_more(len(lines) - _ROWS)])
+
+
+def _few(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _sentence(finding: Finding) -> str:
