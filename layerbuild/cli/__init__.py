@@ -32,6 +32,7 @@ _COMMANDS = {
     "matrix": ("matrix", "Deal out what is to be built to many machines."),
     "recipes": ("recipes", "List recipes: yours, and those that came with layerbuild."),
     "new": ("recipes", "Write a recipe for a package."),
+    "init": ("init", "Begin a repository of recipes, with workflows for GitHub."),
     "run": ("invoke", "Run a handler as Lambda would, with layers at /opt."),
     "profile": ("profile", "Say what imports cost a cold start."),
     "events": ("events", "List or print sample events to try a handler with."),
