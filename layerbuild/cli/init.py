@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     "--uses", metavar="ACTION", default=DEFAULT_USES, show_default=True,
     help="With --github: what workflows say for the action. A commit's hash after the @ cannot be moved.",
 )  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option("--force", is_flag=True, help="Replace files that are there, settings and recipes, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document.")
 @click.pass_obj
 def init_command(
@@ -31,12 +31,12 @@ def init_command(
 ) -> int:
     """Make this folder a repository of recipes: settings, a .gitignore, a recipe for each package NAME.
 
-    Files that are there are left as they are.
+    Files that are there are left as they are; --force replaces them, settings and recipes, too.
 
     \b
     layerbuild init httpx pydantic
     layerbuild init --github --uses octo-org/layerbuild@v1 httpx
-    layerbuild init --github --force            take the workflows of a newer layerbuild
+    layerbuild init --github --uses ./          in the action's own repository
     """
     from layerbuild.cli.recipes import recipe_path, recipe_text
     from layerbuild.index import Index
