@@ -1,4 +1,4 @@
-"""The scripts of the workflows, run as GitHub's machines run them: real repositories, a real index, a `gh` of our own.
+"""The scripts of the workflows, run as on GitHub's machines: real repositories, a real index, a `gh` of our own.
 
 Steps that call the action are stood in for by the command that it would run.
 """
