@@ -211,7 +211,8 @@ def test_scripts_are_good_shell(name: str) -> None:
         syntax = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
         assert syntax.returncode == 0, f"{title}: {syntax.stderr}"
         command = [program("shellcheck"), "--shell=bash", "-"]
-        done = subprocess.run(command, input=script, capture_output=True, text=True)
+        as_run = f"set -eo pipefail\n{script}"
+        done = subprocess.run(command, input=as_run, capture_output=True, text=True)
         assert done.returncode == 0, f"{title}: {done.stdout}"
 
 
