@@ -1,6 +1,6 @@
 """The scripts of the workflows, run as on GitHub's machines: real repositories, a real index, a `gh` of our own.
 
-Steps that call the action are stood in for by the command that it would run.
+A step that calls the action is what the action's last step does: `layerbuild action run` with the step's inputs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ class Machine:
 
     checkout: Path
     folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         (self.folder / "temp").mkdir(parents=True)
@@ -69,8 +68,19 @@ class Machine:
 
     def run(self, workflow: str, step: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Runs the script of a step."""
-        script = script_of(workflow, step)
-        command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        script = step_of(workflow, step)["run"]
+        return self._call(["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script], more)
+
+    def action(self, workflow: str, step: str, **inputs: str) -> subprocess.CompletedProcess[str]:
+        """Does what a step has the action do; `inputs` are those that are expressions there."""
+        given = step_of(workflow, step)["with"] | inputs
+        assert not any("${{" in value for value in given.values())
+        more = {f"INPUT_{name.upper()}": value for name, value in given.items()}
+        # Of its outputs none is this job's.
+        more |= {"GITHUB_OUTPUT": os.devnull, "GITHUB_STEP_SUMMARY": os.devnull}
+        return self._call([str(BIN / "layerbuild"), "action", "run"], more)
+
+    def _call(self, command: list[str], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "PATH": os.pathsep.join([str(self.folder / "bin"), str(BIN), os.environ["PATH"]]),
@@ -83,21 +93,20 @@ class Machine:
             "RUNNER_TEMP": str(self.temp),
             "FAKE_LOG": str(self.folder / "gh.log"),
             "FAKE_OPEN": "",
-            **self.environment,
             **more,
         }
         return subprocess.run(command, cwd=self.checkout, env=environment, capture_output=True, text=True)
 
     def layerbuild(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs what the action would, or a person at home."""
+        """Runs what a person runs at home."""
         command = [sys.executable, "-m", "layerbuild", *arguments]
         return subprocess.run(command, cwd=self.checkout, capture_output=True, text=True)
 
 
-def script_of(workflow: str, name: str) -> str:
+def step_of(workflow: str, name: str) -> dict[str, Any]:
     jobs = YAML(typ="safe").load((ROOT / ".github" / "workflows" / workflow).read_text("utf-8"))["jobs"]
-    (script,) = [step["run"] for job in jobs.values() for step in job["steps"] if step.get("name") == name]
-    return str(script)
+    (step,) = [step for job in jobs.values() for step in job["steps"] if step.get("name") == name]
+    return dict(step)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -165,6 +174,7 @@ def include(machine: Machine) -> list[dict[str, Any]]:
 
 
 def test_main_makes_everything_and_a_pull_request_what_it_changes(here: Machine, wheelhouse: Path) -> None:
+    ok(here.action("layers.yml", "Locks fit their recipes"))
     ok(here.run("layers.yml", "Deal out layers"))
     assert [row["layers"] for row in include(here)] == ["demo@python3.13-x86_64"]
     make_wheel(wheelhouse, "other")
@@ -195,7 +205,7 @@ def test_a_change_of_a_layer_is_told_with_its_sizes(here: Machine, wheelhouse: P
     ok(here.layerbuild("lock", "fresh"))
     merged(here)
     layers = "demo@python3.13-x86_64 fresh@python3.13-x86_64"
-    ok(here.layerbuild("make", *layers.split(), "--locked"))
+    ok(here.action("layers.yml", "Make", recipes=layers))
     ok(here.run("layers.yml", "Compare with the layers as they were", LAYERS=layers))
     assert here.summary.startswith("2 layers: 1 added, 1 changed")
     assert "demo 1.0 → 2.0" in here.summary.replace("\\", "")
@@ -211,7 +221,7 @@ def test_a_layer_that_could_not_be_made_before_is_told_as_new(here: Machine, whe
     commit(here.checkout)
     ok(here.layerbuild("lock", "demo"))
     merged(here)
-    ok(here.layerbuild("make", "demo", "--locked"))
+    ok(here.action("layers.yml", "Make", recipes="demo@python3.13-x86_64"))
     done = here.run("layers.yml", "Compare with the layers as they were", LAYERS="demo@python3.13-x86_64")
     assert "demo@python3.13-x86_64 could not be made as it was" in ok(done)
     assert "1 added" in here.summary
@@ -227,7 +237,7 @@ def test_newer_versions_are_proposed_with_what_they_change(
     ok(here.layerbuild("lock", "still"))
     commit(here.checkout)
     git(here.checkout, "push", "--quiet")
-    ok(here.layerbuild("lock", "--all", "--upgrade"))
+    ok(here.action("update-locks.yml", "Take the newest versions"))
     ok(here.run("update-locks.yml", "Compare"))
     assert here.outputs == {"changed": "true"}
     text = (here.temp / "proposal" / "text.md").read_text().replace("\\", "")
@@ -258,7 +268,7 @@ def test_newer_versions_are_proposed_with_what_they_change(
 
 
 def test_where_no_version_is_newer_nothing_is_proposed(here: Machine) -> None:
-    ok(here.layerbuild("lock", "--all", "--upgrade"))
+    ok(here.action("update-locks.yml", "Take the newest versions"))
     assert "nothing has changed" in ok(here.run("update-locks.yml", "Compare"))
     assert here.outputs == {}
     assert not (here.temp / "proposal").exists()
@@ -274,7 +284,7 @@ def test_a_lock_that_is_new_is_proposed_too(here: Machine, origin: Path, wheelho
     write_recipe(here.checkout, "demo", 'targets = ["python3.13-*"]\n')
     commit(here.checkout, "one more target, not locked")
     git(here.checkout, "push", "--quiet")
-    ok(here.layerbuild("lock", "--all", "--upgrade"))
+    ok(here.action("update-locks.yml", "Take the newest versions"))
     ok(here.run("update-locks.yml", "Compare"))
     there = clone(origin, tmp_path / "there")
     (there.temp / "proposal").symlink_to(here.temp / "proposal")
@@ -287,7 +297,7 @@ def test_a_version_that_makes_no_layer_is_proposed_with_the_reason(here: Machine
     write_recipe(here.checkout, "demo", f'{ONE_TARGET}size-budget = "20 kB"\n')
     commit(here.checkout)
     make_wheel(wheelhouse, "demo", "2.0", files={"demo.py": "", "demo_data.bin": os.urandom(40_000)})
-    ok(here.layerbuild("lock", "--all", "--upgrade"))
+    ok(here.action("update-locks.yml", "Take the newest versions"))
     ok(here.run("update-locks.yml", "Compare"))
     assert here.outputs == {"changed": "true"}
     text = (here.temp / "proposal" / "text.md").read_text()
