@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.index_server import IndexServer
+from tests.publishing import Moto, fake_credentials  # noqa: F401 - a fixture
 from tests.wheels import make_wheel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="GitHub's machines that run these are Linux")
@@ -315,6 +318,34 @@ def test_a_proposal_is_never_longer_than_github_takes(here: Machine) -> None:
     text = (here.temp / "proposal" / "text.md").read_bytes()
     assert 50_000 < len(text) <= 60_000
     assert text.decode("utf-8")
+
+
+@pytest.fixture
+def moto(tmp_path: Path) -> Iterator[Moto]:
+    (tmp_path / "moto").mkdir()
+    server = Moto(tmp_path / "moto")
+    yield server
+    server.stop()
+
+
+def test_what_main_publishes_is_recorded_in_the_repository(
+    here: Machine, origin: Path, tmp_path: Path, moto: Moto, fake_credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto.direct)
+    ok(here.action("layers.yml", "Make", recipes="demo@python3.13-x86_64"))
+    ok(here.action("layers.yml", "Publish", regions="eu-west-1 us-east-1"))
+    there = clone(origin, tmp_path / "there")
+    shutil.copy(here.checkout / "catalogue.json", there.checkout)
+    ok(there.run("layers.yml", "Commit the catalogue if it has changed"))
+    assert there.asked == ["auth setup-git"]
+
+    # The next push changes nothing, and so records nothing.
+    again = clone(origin, tmp_path / "again")
+    shutil.copytree(here.checkout / "dist", again.checkout / "dist")
+    assert "skip 2" in ok(again.action("layers.yml", "Publish", regions="eu-west-1 us-east-1"))
+    assert "the catalogue is as it was" in ok(again.run("layers.yml", "Commit the catalogue if it has changed"))
+    arn = ok(again.layerbuild("arn", "demo", "--target", "python3.13-x86_64", "--region", "us-east-1"))
+    assert arn.strip().endswith(":layer:demo-python313-x86_64:1")
 
 
 @pytest.mark.parametrize("state", ["new", "changed", "same", "absent"])

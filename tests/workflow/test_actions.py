@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from ruamel.yaml import YAML
 
+from layerbuild.cli import layerbuild
 from layerbuild.scaffold import project_files
 
 ROOT = Path(__file__).parents[2]
@@ -219,8 +223,8 @@ def test_scripts_are_good_shell(name: str) -> None:
 def table(heading: str) -> dict[str, list[str]]:
     """The rows of the table below a heading of the document: first cell, without backticks, to the others."""
     section = DOCUMENT.read_text("utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", section, re.MULTILINE)
-    return {first: [cell.strip() for cell in rest.split(" | ")] for first, rest in rows}
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)\|$", section, re.MULTILINE)
+    return {first: [cell.strip() for cell in rest.split("|")] for first, rest in rows}
 
 
 def test_inputs_and_outputs_are_documented_and_no_others() -> None:
@@ -260,6 +264,30 @@ def check_example(text: str, folder: Path) -> None:
             assert step["uses"] in "".join(OURS.values())
         if step.get("uses", "").startswith("OWNER/layerbuild@") and ACTION.is_file():
             assert step.get("with", {}).keys() <= action()["inputs"].keys()
+
+
+def test_the_commands_of_the_document_exist() -> None:
+    lines = re.findall(r"^\$ (.*)$", DOCUMENT.read_text("utf-8"), re.MULTILINE)
+    commands = [part for line in lines for part in line.split(" && ") if part.startswith("layerbuild ")]
+    assert len(commands) >= 6
+    for words in (shlex.split(command.partition(" > ")[0]) for command in commands):
+        with click.Context(layerbuild) as context:
+            command = layerbuild.get_command(context, words[1])
+            assert command is not None, words
+            command.make_context(words[1], words[2:], parent=context)
+
+
+def test_the_trust_policy_of_the_document_is_for_the_job_that_publishes() -> None:
+    (text,) = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+    (statement,) = json.loads(text)["Statement"]
+    (subject,) = [value for key, value in statement["Condition"]["StringEquals"].items() if key.endswith(":sub")]
+    environment = jobs_of(OURS["layers.yml"])["publish"]["environment"]
+    assert subject == f"repo:octo-org/layers:environment:{environment}"
+
+
+def test_the_variables_of_the_workflows_are_documented_and_no_others() -> None:
+    named = set(re.findall(r"vars\.([A-Z_]+)", "".join(WORKFLOWS.values())))
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", DOCUMENT.read_text("utf-8"), re.MULTILINE)) == named
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
