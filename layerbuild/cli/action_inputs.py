@@ -92,8 +92,10 @@ def command_lines(inputs: Mapping[str, str], environment: Mapping[str, str]) -> 
 
 def pythons(inputs: Mapping[str, str], project: Path) -> list[str]:
     """The CPythons that import and compile what the inputs ask for, such as ``3.13``; the oldest first."""
-    command = inputs["command"]
-    if command not in _RUN_CODE and not (command == "check" and "--import" in inputs.get("args", "")):
+    command, options = inputs["command"], inputs.get("args", "")
+    if command not in _RUN_CODE and not (command == "check" and "--import" in options):
+        return []
+    if command == "lock" and "--check" in options:
         return []
     versions = {target.runtime.version for job in _jobs(inputs, project) for target in job.targets}
     return ["{}.{}".format(*version) for version in sorted(versions)]
@@ -103,13 +105,13 @@ def cache_names(inputs: Mapping[str, str], project: Path, environment: Mapping[s
     """The key that a cache of GitHub's is kept under, which changes with the locks, and the prefix of older ones."""
     from layerbuild.lock import find_lock
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(inputs["command"].encode())
     for job in _jobs(inputs, project):
         for target in job.targets:
             found = find_lock(job.recipe, target, project)
             digest.update(f"{job.recipe.name} {target} {found[0].digest if found else ''}\n".encode())
     machine = "-".join(environment.get(name, "any") for name in ("RUNNER_OS", "RUNNER_ARCH"))
-    prefix = f"layerbuild-{__version__}-{machine}-{inputs['command']}-"
+    prefix = f"layerbuild-{__version__}-{machine}-"
     return {"cache-key": prefix + digest.hexdigest()[:20], "cache-prefix": prefix}
 
 
