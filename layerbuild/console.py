@@ -11,12 +11,15 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, TextIO
 
+from layerbuild.github import current_step, harmless
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rich.progress import Progress, ProgressColumn
 
-    from layerbuild.errors import LayerbuildError
+    from layerbuild.errors import LayerbuildError, SourceLine
+    from layerbuild.github import Step
 
 INTERRUPTED = 130
 _NO_TERMINAL = 1000
@@ -33,6 +36,9 @@ class Console:
         quiet: print results, warnings and errors, nothing in between.
         as_json: results are one JSON document; tables are left out.
         stacks: the stacks that the project's settings name, as tables.
+
+    In a job of GitHub Actions, what is said in between is folded, warnings and errors are annotations, and text from
+    elsewhere is no command of the job's.
     """
 
     def __init__(
@@ -43,6 +49,8 @@ class Console:
         self.stacks = stacks or {}
         self._progress: Progress | None = None
         self._lock = threading.Lock()
+        self.step = current_step(os.environ)
+        self._group = ""
 
     @property
     def interactive(self) -> bool:
@@ -56,10 +64,16 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Something that may be wrong."""
+        if self.step:
+            self._tell(self.step.annotation("warning", text, title="layerbuild"))
+            return
         self._err(self._styled("warning: ", "yellow", sys.stderr) + text)
 
-    def error(self, error: LayerbuildError) -> None:
-        """What could not be done, why, and what to do next."""
+    def error(self, error: LayerbuildError, lines: Sequence[SourceLine] = ()) -> None:
+        """What could not be done, why, and what to do next; `lines` instead of the error's own."""
+        if self.step:
+            self._annotate(self.step, error, lines or error.lines)
+            return
         self._err(
             self._styled("error: ", "red", sys.stderr)
             + error.what
@@ -70,6 +84,16 @@ class Console:
                 self._err(line)
         if error.hint:
             self._err(self._styled("hint: ", "bold", sys.stderr) + error.hint)
+
+    def _annotate(self, step: Step, error: LayerbuildError, lines: Sequence[SourceLine]) -> None:
+        """An annotation for each line that has something wrong of its own, or one with all that there is to say."""
+        title = f"layerbuild {error.code}"
+        for line in (told := [line for line in lines if line.message]):
+            self._tell(step.annotation("error", f"{error.what}: {line.message}", title=title, line=line))
+        if not told:
+            hint = [f"hint: {error.hint}"] if error.hint else []
+            text = "\n".join([error.what, *error.causes, *hint])
+            self._tell(step.annotation("error", text, title=title, line=lines[0] if lines else None))
 
     def _wrapped(self, text: str) -> list[str]:
         """Prose that is longer than a terminal's line, in lines that are not."""
@@ -87,7 +111,8 @@ class Console:
 
     def result(self, text: str) -> None:
         """A line of the result. What comes from files may hold control characters: they are shown as such."""
-        sys.stdout.write(_visible(text, sys.stdout) + "\n")
+        text = _visible(text, sys.stdout)
+        sys.stdout.write((harmless(text) if self.step else text) + "\n")
 
     def text(self, text: str) -> None:
         """A result of several lines, none of which comes from elsewhere."""
@@ -120,7 +145,28 @@ class Console:
 
     def document(self, data: Any) -> None:
         """The result as JSON."""
-        self.text(json.dumps(data, indent=2))
+        text = json.dumps(data, indent=2)
+        # In a string: JSON's escape of a character that a job's commands begin with.
+        self.text(text.replace("##[", "#\\u0023[") if self.step else text)
+
+    def summary(self, markdown: str) -> None:
+        """Adds to the summary of the job that this is, if it is one."""
+        if not self.step:
+            return
+        try:
+            if not self.step.add_summary(markdown):
+                self.warn("the job's summary has no room for more")
+        except OSError as error:  # the work itself is done
+            self.warn(f"the job's summary cannot be written: {error.strerror}")
+
+    def output_value(self, name: str, value: str) -> None:
+        """Sets an output of the step that this is, if it is one."""
+        if not self.step:
+            return
+        try:
+            self.step.set_output(name, value)
+        except OSError as error:
+            self.warn(f"the output {name} cannot be set: {error.strerror}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
         """The result as aligned columns; those named in `numbers` are aligned to the right.
@@ -150,7 +196,14 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
-        """Shows a bar for each download meanwhile, where a person watches."""
+        """Shows a bar for each download meanwhile, where a person watches; folds what is said, in a job's log."""
+        if self.step and not self.quiet:
+            import click
+
+            context = click.get_current_context(silent=True)
+            with self._folded(context.command_path if context else "layerbuild"):
+                yield
+            return
         if not self.interactive or self.quiet:
             yield
             return
@@ -170,6 +223,35 @@ class Console:
                 yield
             finally:
                 self._progress = None
+
+    @contextlib.contextmanager
+    def _folded(self, title: str) -> Iterator[None]:
+        """A group of lines in a job's log. Groups cannot be nested: what is to be seen interrupts it."""
+        sys.stdout.flush()
+        self._command(f"::group::{title}")
+        self._group = title
+        try:
+            yield
+        finally:
+            self._group = ""
+            self._command("::endgroup::")
+
+    def annotate(self, annotations: Iterable[str]) -> None:
+        """Shows annotations, which `github` has made."""
+        for one in annotations:
+            self._tell(one)
+
+    def _tell(self, annotation: str) -> None:
+        """Shows an annotation, outside of what is folded."""
+        with self._lock:
+            around = ("::endgroup::\n", f"::group::{self._group}, further\n") if self._group else ("", "")
+            sys.stderr.write(f"{around[0]}{annotation}\n{around[1]}")
+            sys.stderr.flush()
+
+    def _command(self, line: str) -> None:
+        with self._lock:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     @property
     def asks(self) -> bool:
@@ -219,6 +301,7 @@ class Console:
 
     def _err(self, text: str) -> None:
         text = _visible(text, sys.stderr)
+        text = harmless(text) if self.step else text
         with self._lock:
             if self._progress is not None:
                 self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)

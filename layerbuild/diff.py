@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from layerbuild.github import markdown
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -122,7 +124,7 @@ def as_markdown(differences: Sequence[Difference], size: Any) -> str:
     if telling:
         lines += ["| layer | packages | zipped | unzipped |", "|---|---|---|---|"]
         lines += [
-            f"| {_escaped(one.name)} | {_escaped(_packages_in_short(one))} | {sizes(one, 'zipped', size)} | "
+            f"| {markdown(one.name)} | {markdown(_packages_in_short(one))} | {sizes(one, 'zipped', size)} | "
             f"{sizes(one, 'unzipped', size)} |"
             for one in telling
         ]
@@ -130,8 +132,8 @@ def as_markdown(differences: Sequence[Difference], size: Any) -> str:
     for one in telling:
         found = [*((("new"), *finding) for finding in one.new_findings), *(("gone", *f) for f in one.gone_findings)]
         if found:
-            lines += [f"**{_escaped(one.name)}**", ""]
-            lines += [f"- {which} {severity} `{code}`: {_escaped(text)}" for which, severity, code, text in found]
+            lines += [f"**{markdown(one.name)}**", ""]
+            lines += [f"- {which} {severity} `{code}`: {markdown(text)}" for which, severity, code, text in found]
             lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -164,9 +166,3 @@ def sizes(one: Difference, field: str, size: Any) -> str:
         return str(size(new))
     change = f" ({(new - old) / old:+.1%})" if old else ""
     return f"{size(old)} → {size(new)}{change}"
-
-
-def _escaped(text: str) -> str:
-    """Text that is nothing but text in Markdown, whatever a package calls itself."""
-    plain = "".join(character if character.isprintable() else " " for character in text)
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~@&])", r"\\\1", plain)

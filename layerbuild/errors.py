@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceLine:
+    """A line of a file that a person wrote, counted from 1, and what is wrong there if the error does not say it."""
+
+    path: Path
+    number: int = 1
+    message: str = ""
 
 
 class LayerbuildError(Exception):
@@ -17,16 +28,26 @@ class LayerbuildError(Exception):
         what: one sentence: what happened, and to which recipe, target or file.
         causes: why it happened or most likely did, a line each.
         hint: what to type or change next.
+        lines: where it is to be mended.
     """
 
     exit_code = 1
 
-    def __init__(self, code: str, what: str, *, causes: Iterable[str] = (), hint: str | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        what: str,
+        *,
+        causes: Iterable[str] = (),
+        hint: str | None = None,
+        lines: Iterable[SourceLine] = (),
+    ) -> None:
         super().__init__(what)
         self.code = code
         self.what = what
         self.causes = tuple(causes)
         self.hint = hint
+        self.lines = tuple(lines)
 
     def as_json(self) -> dict[str, object]:
         """The error as it appears in ``--json`` output."""

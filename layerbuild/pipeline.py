@@ -98,13 +98,14 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A finished layer. `status` is ``built`` or ``up-to-date``."""
+    """A finished layer. `status` is ``built`` or ``up-to-date``; `findings` are what its checks warn of."""
 
     job: Job
     path: Path
     manifest: Manifest
     status: str
     seconds: float
+    findings: tuple[Finding, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The layer as it appears in ``--json`` output."""
@@ -241,7 +242,7 @@ def _make_one(job: Job, options: Options, builders: Builders, index: Index, repo
     layer = compose_job(job, lock, builder)
     for pattern in layer.idle_patterns:
         reporter.warn(f"{job.name}: the prune pattern {pattern!r} matches nothing")
-    check_job(job, layer, options, reporter)
+    findings = check_job(job, layer, options, reporter)
     smoke, layer, compiled = _prove(job, layer, options, builders, index, reporter)
     written = write_archive(layer.files, path, epoch=epoch)
     manifest = Manifest.of(
@@ -261,7 +262,7 @@ def _make_one(job: Job, options: Options, builders: Builders, index: Index, repo
     seconds = time.monotonic() - started
     if options.cache:
         options.cache.keep_seconds(job.name, seconds)
-    return Made(job=job, path=path, manifest=manifest, status="built", seconds=seconds)
+    return Made(job=job, path=path, manifest=manifest, status="built", seconds=seconds, findings=findings)
 
 
 def _prove(
@@ -308,8 +309,8 @@ def compose_job(job: Job, lock: Lock, builder: Builder) -> Layer:
     return compose(wheels, place, prune=recipe.prune, scripts=recipe.scripts)
 
 
-def check_job(job: Job, layer: Layer, options: Options, reporter: Reporter) -> None:
-    """Checks a layer before anything of it is written; tells how many warnings there are.
+def check_job(job: Job, layer: Layer, options: Options, reporter: Reporter) -> tuple[Finding, ...]:
+    """Checks a layer before anything of it is written; tells how many warnings there are, and returns them.
 
     Raises:
         CheckError: there are errors that its recipe does not accept.
@@ -323,12 +324,13 @@ def check_job(job: Job, layer: Layer, options: Options, reporter: Reporter) -> N
     found = accept(known_findings(key, options.cache, work), job.recipe.accept)
     found = select(found, (), options.ignore)
     refuse_errors(found, job.name)
-    codes = [one.code for one in found if one.severity == "warning" and one.accepted is None]
+    warnings = [one for one in found if one.severity == "warning" and one.accepted is None]
     # An accept may be for another target: `check` knows of all.
-    codes = [code for code in codes if code != "accept-unused"]
-    if codes:
+    warnings = [one for one in warnings if one.code != "accept-unused"]
+    if codes := [one.code for one in warnings]:
         told = f"{len(codes)} {'warning' if len(codes) == 1 else 'warnings'} ({', '.join(dict.fromkeys(codes))})"
         reporter.note(f"{job.name}: {told}; `layerbuild check {job.recipe.name}` says more")
+    return tuple(warnings)
 
 
 @dataclass(frozen=True, kw_only=True)

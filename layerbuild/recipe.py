@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.build_settings import BUILD_KEYS, BuildSettings, read_build_settings
-from layerbuild.errors import UsageError, nearest
+from layerbuild.errors import SourceLine, UsageError, nearest
 from layerbuild.requirements import normal_requirement, read_requirements_file
 from layerbuild.target import Target, default_targets, select_targets
 from layerbuild.toml_reader import TomlReader
@@ -72,6 +72,7 @@ class Recipe:
         size_budget: greatest unzipped size in bytes, or None.
         folder: where the recipe lies, with its locks in ``locks/``; None for a requirements file.
         shipped: whether the recipe came with layerbuild itself, so that its folder is not the user's.
+        source: the file that it was read from, if that is the user's.
         given_lock: text of a requirements file that is pinned and hashed throughout, hence a lock already.
     """
 
@@ -93,6 +94,7 @@ class Recipe:
     build: BuildSettings = field(default_factory=BuildSettings)
     folder: Path | None = None
     shipped: bool = False
+    source: Path | None = field(default=None, compare=False)
     given_lock: str | None = None
 
     def smoke_script(self) -> bytes | None:
@@ -156,7 +158,9 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError("recipe-not-toml", f"{path} is not TOML", causes=[str(error)]) from None
+        line = re.search(r"\(at line (\d+)", str(error))
+        lines = [SourceLine(path=path, number=int(line[1]) if line else 1)]
+        raise UsageError("recipe-not-toml", f"{path} is not TOML", causes=[str(error)], lines=lines) from None
     reader = TomlReader(text)
     reader.known(data, (*_KEYS, *BUILD_KEYS))
     if "license" in data:
@@ -180,13 +184,16 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
         build=read_build_settings(reader, data),
         folder=folder,
         shipped=shipped,
+        source=None if shipped else path,
     )
     if reader.problems:
+        problems = sorted(set(reader.problems))
         raise UsageError(
             "recipe-invalid",
             f"{path} is not a valid recipe",
-            causes=[f"line {line}: {message}" for line, message in sorted(set(reader.problems))],
+            causes=[f"line {line}: {message}" for line, message in problems],
             hint="docs/recipes.md describes every key",
+            lines=[SourceLine(path=path, number=line, message=message) for line, message in problems],
         )
     return recipe
 
@@ -316,6 +323,7 @@ def recipe_of_requirements(path: Path, name: str) -> Recipe:
         name=name,
         requirements=requirements,
         constraints=constraints,
+        source=path,
         given_lock="\n".join(entry.line for entry in entries) if given else None,
     )
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild import __version__
 from layerbuild.checks import rules
+from layerbuild.github import Step, annotation, requirement_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from layerbuild.checks import Finding
 
@@ -27,6 +29,7 @@ class Report:
         subject: what the user calls it.
         kind: ``layer`` or ``stack``.
         uri: the file that it is about, as a relative path, for programs that show findings in files.
+        source: the recipe of the layer, where that is the user's.
         targets: what it was checked for.
         findings: the worst first.
         zipped, unzipped: bytes; zipped is None for a folder or a stack.
@@ -42,6 +45,7 @@ class Report:
     zipped: int | None
     unzipped: int
     largest: tuple[tuple[str, int], ...] = ()
+    source: Path | None = None
     more: dict[str, Any] | None = None
 
     def count(self, severity: str) -> int:
@@ -151,17 +155,22 @@ def _sentence(report: Report, finding: Finding) -> str:
     return f"{report.subject}: {where}{finding.message}{finding.whose}. {finding.fix[:1].upper()}{finding.fix[1:]}."
 
 
-def as_github(reports: Iterable[Report]) -> Iterator[str]:
-    """A workflow command for each finding that nobody has accepted, which GitHub shows as an annotation."""
+def as_github(reports: Iterable[Report], step: Step | None = None) -> Iterator[str]:
+    """A workflow command for each finding that nobody has accepted, which GitHub shows as an annotation.
+
+    It is shown at the line of the recipe that asks for the finding's package, or else for the archive.
+
+    Args:
+        reports: what was found.
+        step: the step of a job, whose workspace files are named from.
+    """
     for report in reports:
         for finding in report.findings:
             if finding.accepted is None:
-                command = _GITHUB_COMMANDS[finding.severity]
-                title = _escaped(f"layerbuild {finding.code}", property_=True)
-                file = _escaped(report.uri, property_=True)
-                yield f"::{command} file={file},title={title}::{_escaped(_sentence(report, finding))}"
-
-
-def _escaped(text: str, *, property_: bool = False) -> str:
-    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    return text.replace(":", "%3A").replace(",", "%2C") if property_ else text
+                severity, title = _GITHUB_COMMANDS[finding.severity], f"layerbuild {finding.code}"
+                text = _sentence(report, finding)
+                if step and report.source:
+                    line = requirement_line(report.source, finding.package or "")
+                    yield step.annotation(severity, text, title=title, line=line)
+                else:
+                    yield annotation(severity, text, title=title, place=(report.uri, 0))

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layerbuild.errors import UsageError
+from layerbuild.errors import SourceLine, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ def read_requirements_file(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
     Raises:
         UsageError: a file cannot be read, or a line is not a requirement on the index; all such lines together.
     """
-    problems: list[str] = []
+    problems: list[SourceLine] = []
     entries: list[Entry] = []
     constraints: list[Entry] = []
     _read_into(path, entries, constraints, problems, seen=set())
@@ -100,16 +100,19 @@ def read_requirements_file(path: Path) -> tuple[list[Entry], tuple[str, ...]]:
         raise UsageError(
             "requirements-invalid",
             f"{path} cannot be made into a layer",
-            causes=problems,
+            causes=[f"{one.path} line {one.number}: {one.message}" for one in problems],
+            lines=problems,
             hint="requirements name packages of the index; where packages come from belongs into pip's configuration",
         )
     if not entries:
-        raise UsageError("requirements-invalid", f"{path} names no package", hint="add a line such as `pillow`")
+        hint = "add a line such as `pillow`"
+        what = f"{path} names no package"
+        raise UsageError("requirements-invalid", what, hint=hint, lines=[SourceLine(path=path)])
     return entries, tuple(entry.requirement for entry in constraints)
 
 
 def _read_into(
-    path: Path, entries: list[Entry], constraints: list[Entry], problems: list[str], seen: set[Path]
+    path: Path, entries: list[Entry], constraints: list[Entry], problems: list[SourceLine], seen: set[Path]
 ) -> None:
     if path.resolve() in seen:
         return
@@ -129,7 +132,7 @@ def _read_into(
             else:
                 entries.append(parse_entry(line))
         except ValueError as error:
-            problems.append(f"{path} line {number}: {error}")
+            problems.append(SourceLine(path=path, number=number, message=str(error)))
 
 
 _INCLUDES = {

@@ -1,4 +1,4 @@
-"""New recipes: a commented ``recipe.toml`` out of what one of a package's wheels says."""
+"""New recipes, out of what one of a package's wheels says; what else belongs to a repository of recipes."""
 
 from __future__ import annotations
 
@@ -81,3 +81,37 @@ def top_modules(wheel: Wheel) -> list[str]:
 def _toml(text: str) -> str:
     """A TOML basic string; JSON's escapes are a subset of TOML's."""
     return json.dumps(" ".join(text.split()), ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+# The action, as a workflow names it while nobody has said who owns it.
+DEFAULT_USES = "OWNER/layerbuild@v1"
+_USES = re.compile(r"\./[\w./-]*|[\w.-]+/[\w.-]+(/[\w.-]+)*@(?P<revision>[\w./-]+)", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Where each template goes; the latter two only with GitHub Actions.
+_PLACES = {"layerbuild.toml": "layerbuild.toml", "gitignore": ".gitignore"}
+_WORKFLOWS = {name: f".github/workflows/{name}" for name in ("layers.yml", "update-locks.yml")}
+
+
+def names_action(uses: str) -> bool:
+    """Whether a workflow could name an action so: ``owner/name@revision``, or a path in its own repository."""
+    return _USES.fullmatch(uses) is not None
+
+
+def project_files(uses: str | None) -> dict[str, str]:
+    """The files of a repository of recipes, but for the recipes: path to text.
+
+    Args:
+        uses: by what name workflows call the action; None where there are to be no workflows.
+    """
+    from importlib.resources import files
+
+    templates = files("layerbuild") / "templates"
+    places = _PLACES | (_WORKFLOWS if uses else {})
+    found = {path: (templates / name).read_text("utf-8") for name, path in places.items()}
+    if uses is None:
+        return found
+    match = _USES.fullmatch(uses)
+    pinned = uses.startswith("./") or (match is not None and _COMMIT.fullmatch(match["revision"]) is not None)
+    # zizmor, which looks for unsafe workflows, rightly minds a revision that can move.
+    comment = "" if pinned else " # zizmor: ignore[unpinned-uses] it moves with releases; a commit would not"
+    return {path: text.replace("@USES@", uses + comment) for path, text in found.items()}

@@ -28,8 +28,10 @@ MIB = 1 << 20
 PROGRAM = "import signal; signal.signal(2, signal.default_int_handler); from layerbuild.__main__ import main; main()"
 ARCH = "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64"
 TARGET = f"python3.13-{ARCH}"
-# Both kinds of sandbox that are isolated; a container needs an engine.
-ISOLATED = ("namespace", pytest.param("container", marks=pytest.mark.docker))
+# The kinds of sandbox that are isolated: root's namespaces, any other user's, a container, which needs an engine.
+ISOLATED = ("namespace", "user", pytest.param("container", marks=pytest.mark.docker))
+# Starts a program as a user without any capability, who can read what root can.
+AS_USER = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 
 # What every handler of these tests can say of its sandbox, so that a test knows what may not outlive it.
 MARKS = """
@@ -83,12 +85,14 @@ class Runs:
         folder: for whatever a test needs; the function is in ``fn``.
         environment: of layerbuild, beside this process's.
         options: that every run has.
+        before: what starts layerbuild, if that is not this process.
     """
 
     folder: Path
     backend: str
     environment: dict[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
 
     @property
     def mark(self) -> str:
@@ -110,6 +114,7 @@ class Runs:
 
     def command(self, *arguments: str | Path, target: str = TARGET) -> list[str]:
         words = [
+            *self.before,
             sys.executable,
             "-m",
             "layerbuild",
@@ -125,7 +130,7 @@ class Runs:
     def started_until(self, line: str, *arguments: str | Path) -> subprocess.Popen[str]:
         """A run, started, and read until its log has a line."""
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *self.command(*arguments)[3:]],
+            [*self.before, sys.executable, "-c", PROGRAM, *self.command(*arguments)[len(self.before) + 3 :]],
             env=self.variables(),
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -176,13 +181,18 @@ def run_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def isolated(backend: str, folder: Path, cache: Path, version: str = "3.13") -> Runs:
     """Runs in namespaces or in containers; skips the test where they cannot be."""
     options: tuple[str, ...] = ()
-    if backend == "namespace":
+    before: tuple[str, ...] = ()
+    if backend in ("namespace", "user"):
         find_python(version)
         if reason := obstacle():
             pytest.skip(reason)
+        if backend == "user":
+            backend, before = "namespace", AS_USER
+            if os.geteuid() or subprocess.run([*before, "true"], capture_output=True).returncode:
+                pytest.skip("only root can be another user here, or this is one already")
     elif backend == "container":
         require_engine()
         options = ("--base-image", tagged_base(f"python{version}-{ARCH}"))
     else:
         find_python(version)
-    return Runs(folder, backend, {"LAYERBUILD_CACHE_DIR": str(cache)}, options)
+    return Runs(folder, backend, {"LAYERBUILD_CACHE_DIR": str(cache)}, options, before)

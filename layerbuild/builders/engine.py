@@ -46,13 +46,14 @@ class Engine:
     def _api(self) -> APIClient:
         from docker import APIClient
         from docker.context import ContextAPI
+        from docker.context.config import get_current_context_name
         from docker.utils import kwargs_from_env
 
         where = "its default socket"
         try:
             # DOCKER_HOST goes before the context, as for the docker command.
-            name = os.environ.get("DOCKER_CONTEXT")
-            if name and not os.environ.get("DOCKER_HOST") and ContextAPI.get_context(name) is None:
+            name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+            if not os.environ.get("DOCKER_HOST") and ContextAPI.get_context(name) is None:
                 where = f"the Docker context {name}"
                 raise LookupError("there is no such context")
             given: Any = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()

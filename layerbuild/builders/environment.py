@@ -133,5 +133,5 @@ def _has_index(passed: dict[str, str]) -> bool:
 
 
 def _shown(value: str) -> str:
-    """A setting without user names and passwords; a proxy may be written without a scheme."""
-    return re.sub(r"(?<![\w/@*])[^/@\s*]+@", "****@", redact(value))
+    """A setting without user names and passwords; a proxy may be written without a scheme, a folder has none."""
+    return re.sub(r"(?<!\S)(?!\w+://|[/.~])\S+@", "****@", redact(value))

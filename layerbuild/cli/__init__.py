@@ -12,7 +12,7 @@ import click
 
 from layerbuild import __version__
 from layerbuild.console import Console
-from layerbuild.errors import InternalError, LayerbuildError, UsageError, machine_error, nearest
+from layerbuild.errors import InternalError, LayerbuildError, SourceLine, UsageError, machine_error, nearest
 from layerbuild.process import redact
 
 if TYPE_CHECKING:
@@ -22,30 +22,33 @@ if TYPE_CHECKING:
 _ABOUT_PUBLISHED = ("verify", "list", "export", "prune", "iam-policy", "arn")
 _COMMON = ("layer-name", "bucket", "catalogue", "profile", "endpoint-url", "timeout", "tag")
 
-# Command to the module that holds it: a command's module is imported when it is called or its help is shown.
+# Command to the module that holds it, which is imported when it is called or its help is shown, and what it does.
 _COMMANDS = {
-    "make": "layerbuild.cli.make",
-    "lock": "layerbuild.cli.lock",
-    "check": "layerbuild.cli.check",
-    "stack": "layerbuild.cli.stack",
-    "diff": "layerbuild.cli.diff",
-    "matrix": "layerbuild.cli.matrix",
-    "recipes": "layerbuild.cli.recipes",
-    "new": "layerbuild.cli.recipes",
-    "run": "layerbuild.cli.invoke",
-    "profile": "layerbuild.cli.profile",
-    "events": "layerbuild.cli.events",
-    "publish": "layerbuild.cli.publish",
-    "verify": "layerbuild.cli.verify",
-    "list": "layerbuild.cli.published",
-    "arn": "layerbuild.cli.published",
-    "export": "layerbuild.cli.published",
-    "prune": "layerbuild.cli.prune",
-    "iam-policy": "layerbuild.cli.iam_policy",
-    "runtimes": "layerbuild.cli.machine",
-    "cache": "layerbuild.cli.machine",
-    "completion": "layerbuild.cli.machine",
+    "make": ("make", "Make layers: a zip and a manifest per recipe and target."),
+    "lock": ("lock", "Lock every package's version and hashes, per target."),
+    "check": ("check", "Say whether layers would load on Lambda."),
+    "stack": ("stack", "Say what several layers on one function do to each other."),
+    "diff": ("diff", "Say what changed between two layers, locks or folders."),
+    "matrix": ("matrix", "Deal out what is to be built to many machines."),
+    "recipes": ("recipes", "List recipes: yours, and those that came with layerbuild."),
+    "new": ("recipes", "Write a recipe for a package."),
+    "init": ("init", "Begin a repository of recipes, with workflows for GitHub."),
+    "run": ("invoke", "Run a handler as Lambda would, with layers at /opt."),
+    "profile": ("profile", "Say what imports cost a cold start."),
+    "events": ("events", "List or print sample events to try a handler with."),
+    "publish": ("publish", "Publish layers, region by region, once for each content."),
+    "verify": ("verify", "Prove that a published layer is what its recipe gives."),
+    "list": ("published", "List what is published where."),
+    "arn": ("published", "Print the ARN of a recipe's current version."),
+    "export": ("published", "Write what is published for SAM, CDK, Terraform and others."),
+    "prune": ("prune", "Delete old versions that no function uses any more."),
+    "iam-policy": ("iam_policy", "Print the least IAM policy for what is configured."),
+    "runtimes": ("machine", "List Lambda's Python runtimes and what they accept."),
+    "cache": ("machine", "Show where the cache is and what it holds."),
+    "completion": ("machine", "Print the script that completes commands in a shell."),
 }
+# What action.yml calls is no command for people.
+_MODULES = {name: module for name, (module, _) in _COMMANDS.items()} | {"action": "action"}
 
 
 class Commands(click.Group):
@@ -57,17 +60,22 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, if there is one."""
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _MODULES:
             return None
         name = f"{cmd_name.replace('-', '_')}_command"
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), name)
+        command: click.Command = getattr(importlib.import_module(f"layerbuild.cli.{_MODULES[cmd_name]}"), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, what) for name, (_, what) in _COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click, but names the commands nearest to one that does not exist."""
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+        if args and args[0] not in _MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise UsageError(
                 "unknown-command", f"there is no command {args[0]!r}", causes=[nearest(args[0], _COMMANDS)]
             )
@@ -118,13 +126,21 @@ def _settings(project: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
     path = own if own.is_file() else shared
     if not path.is_file():
         return {}, {}
+    try:
+        return _settings_of(path, path is shared)
+    except UsageError as error:
+        error.lines = (SourceLine(path=path),)
+        raise
+
+
+def _settings_of(path: Path, in_pyproject: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:  # noqa: FBT001
     import tomllib
 
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UsageError("settings-invalid", f"{path} is not TOML", causes=[str(error)]) from None
-    if path is shared:
+    if in_pyproject:
         tool = data.get("tool", {})
         data = tool.get("layerbuild", {}) if isinstance(tool, dict) else {}
     if not isinstance(data, dict):
@@ -225,10 +241,12 @@ def run(arguments: Sequence[str]) -> int:
         code = layerbuild.main(list(arguments), prog_name="layerbuild", standalone_mode=False, obj=console)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show(sys.stderr)
-        if console.as_json:
-            console.document({"error": UsageError("usage", error.format_message()).as_json()})
-        return 2
+        told: LayerbuildError = UsageError("usage", error.format_message())
+        if console.step:
+            console.error(told)
+        else:
+            error.show(sys.stderr)
+        return _ended(console, told, arguments)
     except (KeyboardInterrupt, click.Abort):
         return console.interrupted()
     except BrokenPipeError:
@@ -240,9 +258,19 @@ def run(arguments: Sequence[str]) -> int:
             raise
         told = _told(error)
         console.error(told)
-        if console.as_json:
-            console.document({"error": told.as_json()})
-        return told.exit_code
+        return _ended(console, told, arguments)
+
+
+def _ended(console: Console, error: LayerbuildError, arguments: Sequence[str]) -> int:
+    """What an error that ends a command leaves behind; returns the exit code."""
+    if console.as_json:
+        console.document({"error": error.as_json()})
+    if console.step:
+        from layerbuild.cli.summary import failed_summary
+
+        command = next((word for word in arguments if not word.startswith("-")), "")
+        console.summary(failed_summary(error, f"layerbuild {command}".rstrip()))
+    return error.exit_code
 
 
 def _told(error: Exception) -> LayerbuildError:

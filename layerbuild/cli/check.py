@@ -270,6 +270,7 @@ def check_subject(
         zipped=subject.tree.zipped,
         unzipped=subject.tree.unzipped,
         largest=tuple(largest(subject.tree)),
+        source=recipe.source if recipe else None,
     )
 
 
@@ -302,6 +303,7 @@ def prepare(console: Console, shown: dict[str, Any]) -> None:
 def show(console: Console, reports: Sequence[Report], shown: dict[str, Any]) -> int:
     """Prints reports in the form that was asked for; returns the exit code."""
     from layerbuild import report
+    from layerbuild.cli.summary import reports_summary
 
     match shown["form"]:
         case "json":
@@ -309,11 +311,16 @@ def show(console: Console, reports: Sequence[Report], shown: dict[str, Any]) -> 
         case "sarif":
             console.document(report.as_sarif(reports))
         case "github":
-            for line in report.as_github(reports):
-                console.result(line)
+            for line in report.as_github(reports, console.step):
+                console.text(line)
         case _:
             for one in reports:
                 show_report(console, one)
+            if console.step:
+                telling = [one for one in reports if one.count("error") or one.count("warning")]
+                console.annotate(report.as_github(telling, console.step))
+    console.summary(reports_summary(reports))
+    console.output_value("changed", "false")
     return int(report.failed(reports, strict=shown["strict"]))
 
 

@@ -80,6 +80,7 @@ def lock_command(
 
 def _check(console: Console, jobs: list[Job]) -> int:
     """Reports the locks that are missing or no longer fit."""
+    from layerbuild.cli.summary import fits_summary
     from layerbuild.errors import BuildError
     from layerbuild.lock import find_lock, lock_misfits
 
@@ -93,6 +94,8 @@ def _check(console: Console, jobs: list[Job]) -> int:
                 problems = list(error.causes)
             rows.append({"recipe": job.recipe.name, "target": str(one), "fits": not problems, "problems": problems})
     misfits = [row for row in rows if not row["fits"]]
+    console.summary(fits_summary(rows))
+    console.output_value("changed", "false")
     if console.as_json:
         console.document({"locks": rows})
     else:
@@ -106,6 +109,8 @@ def _update(
     console: Console, jobs: list[Job], builders: Builders, index: Index, upgrade: tuple[str, ...] | None
 ) -> int:
     """Writes the locks, two at a time: resolvers keep a core busy each."""
+    from layerbuild.cli.summary import locked_summary
+    from layerbuild.github import lines_at_fault
     from layerbuild.locking import shown_path
     from layerbuild.pipeline import Failed, lock_all
 
@@ -114,11 +119,13 @@ def _update(
     for outcome in lock_all(jobs, Path.cwd(), builders, index, upgrade=upgrade):
         if isinstance(outcome, Failed):
             failed.append(outcome)
-            console.error(outcome.error)
+            console.error(outcome.error, lines_at_fault(outcome.job.recipe, outcome.error))
             continue
         rows.append(outcome.as_json())
         console.note(f"{'locked' if outcome.changed else 'unchanged:'} {shown_path(outcome.path)}")
     rows.sort(key=lambda row: (row["recipe"], row["target"]))
+    console.summary(locked_summary(rows, failed))
+    console.output_value("changed", str(any(row["changed"] for row in rows)).lower())
     if console.as_json:
         console.document({"locks": rows, "failed": [one.as_json() for one in failed]})
     else:

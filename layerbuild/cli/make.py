@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from layerbuild.cli.options import (
     recipe_options,
 )
 from layerbuild.console import Console, readable_size
+from layerbuild.github import LARGEST_OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +91,10 @@ def make_command(
     layerbuild make pillow --builder container --target 'python3.13-*'
     """
     from layerbuild import pipeline
+    from layerbuild.cli.summary import made_summary
+    from layerbuild.github import lines_at_fault
     from layerbuild.index import Index
+    from layerbuild.layer import UNZIPPED_LIMIT
 
     console.as_json = as_json
     if ignore:
@@ -117,7 +122,7 @@ def make_command(
                 console.note(f"{_VERBS[outcome.status]} {outcome.path} in {outcome.seconds:.2f} s")
             else:
                 failed.append(outcome)
-                console.error(outcome.error)
+                console.error(outcome.error, lines_at_fault(outcome.job.recipe, outcome.error))
     order = {job.name: place for place, job in enumerate(layers)}
     made.sort(key=lambda outcome: order[outcome.job.name])
     if as_json:
@@ -128,9 +133,22 @@ def make_command(
         if explain_size:
             for one in made:
                 _explain_size(console, one)
+    console.summary(made_summary(made, failed, UNZIPPED_LIMIT))
+    console.output_value("layers", _layers_value(console, made))
+    console.output_value("changed", str(any(one.status == "built" for one in made)).lower())
     if failed:
         console.note(f"{len(failed)} of {len(layers)} layers could not be made")
     return max((one.error.exit_code for one in failed), default=0)
+
+
+def _layers_value(console: Console, made: Sequence[Made]) -> str:
+    """The output ``layers``: manifests, each with its path and status, as JSON on one line."""
+    rows = [{**one.manifest.data, "path": str(one.path), "status": one.status} for one in made]
+    value = json.dumps(rows, separators=(",", ":"))
+    if len(value) <= LARGEST_OUTPUT:
+        return value
+    console.warn("the output layers is too large for GitHub: it leaves out what the layers consist of")
+    return json.dumps([{**row, "distributions": []} for row in rows], separators=(",", ":"))
 
 
 _SMOKE = {"passed": "passed", "not run": "not run", "none": "-"}

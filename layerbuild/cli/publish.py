@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from layerbuild.publish.release import Release
 
 _SHOWN = 20
+_OF_ARNS = ("layer", "recipe", "target", "region", "version", "arn")
 _STYLES = {"create": "green", "share": "yellow", "record": "yellow", "blocked": "red", "failed": "red", "skip": "dim"}
 
 
@@ -116,6 +118,7 @@ def publish_command(
     Exit code 5 when something is missing in the end.
     """
     from layerbuild.catalogue import Catalogue, one_at_a_time
+    from layerbuild.cli.summary import published_summary
     from layerbuild.publish.apply import Publisher, advice, unfinished
     from layerbuild.publish.plan import CHANGES, Wishes
     from layerbuild.publish.release import bucket_name
@@ -144,8 +147,10 @@ def publish_command(
         if not as_json:
             _show_plan(console, steps, account.identity[1])
         if plan_only:
+            rows = [step.as_json() for step in steps]
             if as_json:
-                console.document(_document(account.identity[1], [step.as_json() for step in steps], steps))
+                console.document(_document(account.identity[1], rows, steps))
+            console.summary(published_summary(rows, account.identity[1], planned=True))
             return _ended(console, unfinished(steps, ()), len(steps), advice(steps, ()), planned=True)
         if as_json and not yes and console.asks:
             raise UsageError("usage", "with --json, nobody can be asked", hint="add --yes, or look at --plan first")
@@ -159,12 +164,25 @@ def publish_command(
                 publisher.apply(steps, outcomes)
         finally:
             done = {id(outcome.step): outcome for outcome in outcomes}
+            rows = [done[id(step)].as_json() if id(step) in done else _undone(step) for step in steps]
+            _tell_job(console, rows, account.identity[1], catalogue_path)
             if as_json:
-                rows = [done[id(step)].as_json() if id(step) in done else _undone(step) for step in steps]
                 console.document(_document(account.identity[1], rows, steps))
             else:
                 _show_outcomes(console, outcomes)
     return _ended(console, unfinished(steps, outcomes), len(steps), advice(steps, outcomes))
+
+
+def _tell_job(console: Console, rows: list[dict[str, Any]], account: str, catalogue: Path) -> None:
+    """Outputs and the summary of the job that this is, if it is one."""
+    from layerbuild.cli.summary import published_summary
+
+    console.summary(published_summary(rows, account, planned=False))
+    arns = [{key: row[key] for key in _OF_ARNS} for row in rows if row["arn"]]
+    console.output_value("arns", json.dumps(arns, separators=(",", ":")))
+    console.output_value("catalogue", str(catalogue) if catalogue.is_file() else "")
+    changed = any(row["status"] == "done" and row["action"] != "skip" for row in rows)
+    console.output_value("changed", str(changed).lower())
 
 
 def _undone(step: Step) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
     from layerbuild.console import Console
+    from layerbuild.index import Index
 
 
 @click.command("recipes")
@@ -62,19 +63,44 @@ def new_command(console: Console, /, *, name: str, force: bool, as_json: bool) -
     layerbuild new httpx
     layerbuild make httpx
     """
-    from layerbuild.builders.host import HostBuilder
     from layerbuild.cache import write_text
     from layerbuild.index import Index
-    from layerbuild.recipe import RECIPE_FILE, check_name, parse_recipe
-    from layerbuild.scaffold import new_recipe_text
-    from layerbuild.target import default_targets
+
+    path = recipe_path(name)
+    if path.exists() and not force:
+        raise UsageError("recipe-exists", f"{path} is there already", hint="--force replaces it")
+    write_text(path, recipe_text(console, Index(), name))
+    if as_json:
+        console.document({"recipe": name, "path": str(path)})
+    else:
+        console.result(f"wrote {path}; next: layerbuild make {name}")
+    return 0
+
+
+def recipe_path(name: str) -> Path:
+    """Where the project's recipe of that name is.
+
+    Raises:
+        UsageError: no layer can have that name.
+    """
+    from layerbuild.recipe import RECIPE_FILE, check_name
 
     if problem := check_name(name):
         raise UsageError("bad-layer-name", problem)
-    path = Path("recipes") / name / RECIPE_FILE
-    if path.exists() and not force:
-        raise UsageError("recipe-exists", f"{path} is there already", hint="--force replaces it")
-    index = Index()
+    return Path("recipes") / name / RECIPE_FILE
+
+
+def recipe_text(console: Console, index: Index, name: str) -> str:
+    """A commented recipe for a package, after looking it up.
+
+    Raises:
+        UsageError: no index has it.
+    """
+    from layerbuild.builders.host import HostBuilder
+    from layerbuild.recipe import parse_recipe
+    from layerbuild.scaffold import new_recipe_text
+    from layerbuild.target import default_targets
+
     if not index.files(name):
         raise UsageError(
             "unknown-package",
@@ -86,10 +112,5 @@ def new_command(console: Console, /, *, name: str, force: bool, as_json: bool) -
     with console.progress():
         wheel = builder.newest_wheel(name, newest)
     text = new_recipe_text(name, wheel)
-    parse_recipe(text, folder=path.parent)
-    write_text(path, text)
-    if as_json:
-        console.document({"recipe": name, "path": str(path)})
-    else:
-        console.result(f"wrote {path}; next: layerbuild make {name}")
-    return 0
+    parse_recipe(text, folder=recipe_path(name).parent)
+    return text

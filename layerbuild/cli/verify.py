@@ -74,6 +74,7 @@ def verify_command(
     layerbuild verify "$(layerbuild arn pillow --target python3.13-arm64)" --json
     layerbuild verify "$ARN" --recipe pillow --target python3.12-arm64
     """
+    from layerbuild.cli.summary import verified_summary
     from layerbuild.publish.download import download
     from layerbuild.publish.verify import compare
     from layerbuild.tree import read_tree
@@ -102,6 +103,8 @@ def verify_command(
         "mark": _mark_holds(published, made),
         "differences": [one.as_json() for one in differences],
     }
+    console.summary(verified_summary(document))
+    console.output_value("changed", "false")
     if as_json:
         console.document(document)
     else:

@@ -783,7 +783,6 @@ def test_a_context_that_does_not_exist_is_told(contexts: Path, monkeypatch: pyte
     assert "nowhere" in " ".join(error.causes)
 
 
-@pytest.mark.xfail(reason="the SDK takes the default socket instead")
 def test_a_current_context_that_does_not_exist_is_told(contexts: Path) -> None:
     (contexts / "config.json").write_text('{"currentContext": "nowhere"}')
     error = refused(lambda: Engine().image_id("demo"))

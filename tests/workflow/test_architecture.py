@@ -22,8 +22,9 @@ INSIDE = [
 # Each imports only from those before it.
 ORDER = """
 errors process requirements target libraries toml_reader build_settings recipe lock cache shared_cache interpreters
-pip_settings index zips elf content wheel scaffold builders diagnose resolve locking layer bytecode_compiler bytecode
-archive tree modules checks stack sandbox proof report diff matrix catalogue publish pipeline console cli __main__
+pip_settings index zips elf content wheel scaffold github builders diagnose resolve locking layer bytecode_compiler
+bytecode archive tree modules checks stack sandbox proof report diff matrix catalogue publish pipeline console cli
+__main__
 """.split()
 
 

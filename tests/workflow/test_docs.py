@@ -98,7 +98,8 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     "command",
     [
         *(None, "make", "lock", "check", "stack", "run", "profile", "events", "recipes", "new", "runtimes", "cache"),
-        *("publish", "verify", "list", "arn", "export", "prune", "iam-policy", "diff", "matrix", "completion"),
+        *("publish", "verify", "list", "arn", "export", "prune", "iam-policy", "diff", "matrix", "init"),
+        "completion",
     ],
 )
 def test_help_has_an_example_and_fits(command: str | None, cli: Callable[..., Ran]) -> None:

@@ -150,9 +150,17 @@ def enter_root(root):
     os.rmdir("/.old")
 
 
+def mode_for_user(mode):
+    """The mode of a file that is root's, where it has to be the user's: that may do no more than others may."""
+    others = mode & 0o007
+    return mode & 0o7077 | others << 6 if mode >> 6 & 0o005 & ~others else mode
+
+
 def unpack(stream):
     """Unpacks what comes, links included: a link that leads astray leads to somewhere in this root."""
     folders = set()
+    # A user namespace of one user has no other to whom files could belong.
+    allowed = mode_for_user if os.getuid() == USER else int
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             path = "/" + member.name
@@ -167,9 +175,9 @@ def unpack(stream):
                 with open(path, "wb") as file:
                     while data := source.read(1 << 20):
                         file.write(data)
-                os.chmod(path, member.mode)
+                os.chmod(path, allowed(member.mode))
             elif member.isdir():
-                os.chmod(path, member.mode)
+                os.chmod(path, allowed(member.mode))
 
 
 def become(given):
