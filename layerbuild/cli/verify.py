@@ -10,13 +10,11 @@ import click
 
 from layerbuild.cli.aws import aws_options, catalogue_option, make_account, name_option
 from layerbuild.cli.options import (
-    cache_options,
     complete_recipe,
     complete_target,
     container_options,
     make_builders,
     make_prover,
-    open_cache,
 )
 from layerbuild.errors import UsageError
 
@@ -42,7 +40,6 @@ _SHOWN = 20
     "--backend", type=click.Choice(["auto", "namespace", "container"]), default="auto", show_default=True,
     help="What imports run in. auto: namespaces of this machine, or a container whose image is there.",
 )  # fmt: skip
-@cache_options
 @container_options
 @catalogue_option
 @aws_options
@@ -74,6 +71,7 @@ def verify_command(
     layerbuild verify "$(layerbuild arn pillow --target python3.13-arm64)" --json
     layerbuild verify "$ARN" --recipe pillow --target python3.12-arm64
     """
+    from layerbuild.cache import Cache, default_cache_folder
     from layerbuild.cli.summary import verified_summary
     from layerbuild.publish.download import download
     from layerbuild.publish.verify import compare
@@ -81,7 +79,7 @@ def verify_command(
 
     console.as_json = as_json
     account = make_account({"profile": profile, "endpoint_url": endpoint_url, "timeout": timeout})
-    cache = open_cache(console)
+    cache = Cache(default_cache_folder())  # no shared one: a proof rests on nothing that others can write to
     console.note(f"downloading {arn}")
     published = download(arn, cache, account)
     row = _recorded(catalogue_path, arn)

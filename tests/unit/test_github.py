@@ -256,6 +256,10 @@ def test_args_are_split_as_a_shell_would_and_expanded_as_it_would_not() -> None:
     assert lines_of(args="--name 'a b' \"$(x)\" `y`") == [["make", "--all", "--name", "a b", "$(x)", "`y`"]]
 
 
+def test_a_proof_rests_on_no_cache_that_others_write_to() -> None:
+    assert lines_of(command="verify", recipes="arn:1", cache="s3://b/p") == [["verify", "--", "arn:1"]]
+
+
 def test_each_arn_is_verified() -> None:
     assert lines_of(command="verify", recipes="arn:1 arn:2") == [["verify", "--", "arn:1"], ["verify", "--", "arn:2"]]
 
