@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TextIO
 
 from layerbuild.github import current_step, harmless
+from layerbuild.process import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -85,6 +86,13 @@ class Console:
         if error.hint:
             self._err(self._styled("hint: ", "bold", sys.stderr) + error.hint)
 
+    def traceback(self, error: Exception) -> None:
+        """Where in the program an error comes from."""
+        from traceback import format_exception
+
+        for line in "".join(format_exception(error)).splitlines():
+            self._err(redact(line))
+
     def _annotate(self, step: Step, error: LayerbuildError, lines: Sequence[SourceLine]) -> None:
         """An annotation for each line that has something wrong of its own, or one with all that there is to say."""
         title = f"layerbuild {error.code}"
@@ -115,8 +123,14 @@ class Console:
         sys.stdout.write((harmless(text) if self.step else text) + "\n")
 
     def text(self, text: str) -> None:
-        """A result of several lines, none of which comes from elsewhere."""
-        sys.stdout.write(text + "\n")
+        """A result of several lines, in which characters are as they are to be."""
+        lines = text.split("\n")
+        sys.stdout.write("\n".join(map(harmless, lines) if self.step else lines) + "\n")
+
+    def commands(self, commands: Iterable[str]) -> None:
+        """Commands of a job as a result, which `github` has made."""
+        for one in commands:
+            sys.stdout.write(f"{one}\n")
 
     def paragraph(self, text: str, *, indent: int, styles: Mapping[str, str] | None = None) -> None:
         """Prose of the result, wrapped where a terminal is narrower.
@@ -227,7 +241,6 @@ class Console:
     @contextlib.contextmanager
     def _folded(self, title: str) -> Iterator[None]:
         """A group of lines in a job's log. Groups cannot be nested: what is to be seen interrupts it."""
-        sys.stdout.flush()
         self._command(f"::group::{title}")
         self._group = title
         try:
@@ -245,11 +258,13 @@ class Console:
         """Shows an annotation, outside of what is folded."""
         with self._lock:
             around = ("::endgroup::\n", f"::group::{self._group}, further\n") if self._group else ("", "")
+            sys.stdout.flush()
             sys.stderr.write(f"{around[0]}{annotation}\n{around[1]}")
             sys.stderr.flush()
 
     def _command(self, line: str) -> None:
         with self._lock:
+            sys.stdout.flush()  # both may be one stream
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
@@ -306,6 +321,8 @@ class Console:
             if self._progress is not None:
                 self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
             else:
+                if self.step:
+                    sys.stdout.flush()
                 sys.stderr.write(text + "\n")
                 sys.stderr.flush()
 

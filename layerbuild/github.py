@@ -125,7 +125,7 @@ def harmless(line: str) -> str:
 def markdown(text: str) -> str:
     """Text that is nothing but text in Markdown, whatever a package calls itself."""
     plain = "".join(character if character.isprintable() else " " for character in text)
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~@&:])", r"\\\1", plain)
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~@&:$])", r"\\\1", plain)
 
 
 def lines_at_fault(recipe: Recipe, error: LayerbuildError) -> tuple[SourceLine, ...]:

@@ -255,7 +255,7 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         if debug:
-            raise
+            console.traceback(error)
         told = _told(error)
         console.error(told)
         return _ended(console, told, arguments)

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from layerbuild import __version__
-from layerbuild.errors import UsageError, nearest
+from layerbuild.errors import BuildError, UsageError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,7 +77,7 @@ def command_lines(inputs: Mapping[str, str], environment: Mapping[str, str]) -> 
         options += [f"{option}={word}" for word in inputs.get(name, "").split()]
     if inputs["cache"].startswith("s3://") and command != "verify":  # a proof rests on nothing that others can write
         options.append(f"--cache={inputs['cache']}")
-        if environment.get("GITHUB_EVENT_NAME", "").startswith("pull_request"):
+        if environment.get("GITHUB_EVENT_NAME", "").startswith(("pull_request", "merge_group")):
             options.append("--cache-read-only")
     if command in ("make", "lock") and not words and "requirements" not in inputs:
         options.append("--all")
@@ -95,7 +95,7 @@ def pythons(inputs: Mapping[str, str], project: Path) -> list[str]:
     command, options = inputs["command"], inputs.get("args", "")
     if command not in _RUN_CODE and not (command == "check" and "--import" in options):
         return []
-    if command == "lock" and "--check" in options:
+    if (command == "lock" and "--check" in options) or ("--smoke off" in options and "--bytecode off" in options):
         return []
     versions = {target.runtime.version for job in _jobs(inputs, project) for target in job.targets}
     return ["{}.{}".format(*version) for version in sorted(versions)]
@@ -108,7 +108,10 @@ def cache_names(inputs: Mapping[str, str], project: Path, environment: Mapping[s
     digest = hashlib.sha256(inputs["command"].encode())
     for job in _jobs(inputs, project):
         for target in job.targets:
-            found = find_lock(job.recipe, target, project)
+            try:
+                found = find_lock(job.recipe, target, project)
+            except BuildError:  # the command itself says what is wrong with it, or mends it
+                found = None
             digest.update(f"{job.recipe.name} {target} {found[0].digest if found else ''}\n".encode())
     machine = "-".join(environment.get(name, "any") for name in ("RUNNER_OS", "RUNNER_ARCH"))
     prefix = f"layerbuild-{__version__}-{machine}-"
@@ -116,17 +119,23 @@ def cache_names(inputs: Mapping[str, str], project: Path, environment: Mapping[s
 
 
 def _jobs(inputs: Mapping[str, str], project: Path) -> list[Job]:
-    """The layers that the inputs are about: of commands that name no recipes, all that there are."""
+    """The layers that the inputs are about: of commands that name no recipes, all that there are.
+
+    None where they cannot be told: what is wrong is for the command itself to say, if that minds.
+    """
     from layerbuild.cli.options import chosen_recipes
     from layerbuild.pipeline import jobs_of
 
     makes = inputs["command"] in ("make", "lock")
     words = inputs.get("recipes", "").split() if makes else []
     requirements = inputs.get("requirements")
-    chosen, own = chosen_recipes(
-        words,
-        all_recipes=not words and requirements is None,
-        requirements=project / requirements if requirements else None,
-        name=inputs.get("name"),
-    )
-    return jobs_of(chosen, inputs.get("targets", "").split(), own)
+    try:
+        chosen, own = chosen_recipes(
+            words,
+            all_recipes=not words and requirements is None,
+            requirements=project / requirements if requirements else None,
+            name=inputs.get("name"),
+        )
+        return jobs_of(chosen, inputs.get("targets", "").split(), own)
+    except UsageError:
+        return []

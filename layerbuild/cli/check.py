@@ -311,8 +311,7 @@ def show(console: Console, reports: Sequence[Report], shown: dict[str, Any]) -> 
         case "sarif":
             console.document(report.as_sarif(reports))
         case "github":
-            for line in report.as_github(reports, console.step):
-                console.text(line)
+            console.commands(report.as_github(reports, console.step))
         case _:
             for one in reports:
                 show_report(console, one)

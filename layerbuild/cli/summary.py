@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.console import readable_size
@@ -13,13 +14,14 @@ if TYPE_CHECKING:
 
     from layerbuild.checks import Finding
     from layerbuild.errors import LayerbuildError
-    from layerbuild.pipeline import Failed, Made
+    from layerbuild.pipeline import Failed, Job, Made
     from layerbuild.report import Report
 
 _BAR = 10
 # More of them nobody reads; the log and --json have all.
 _ROWS = 200
 _ITEMS = 20
+_LONGEST = 1000
 _MARKS = {"error": "❌", "warning": "⚠️", "note": "📝"}
 
 
@@ -29,24 +31,21 @@ def made_summary(made: Sequence[Made], failed: Sequence[Failed], limit: int) -> 
         [
             markdown(one.manifest.data["recipe"]),
             f"`{one.manifest.data['target']}`",
-            readable_size(one.manifest.data["zipped"]),
-            readable_size(one.manifest.data["unzipped"]),
             size_bar(one.manifest.data["unzipped"], limit),
+            readable_size(one.manifest.data["unzipped"]),
+            readable_size(one.manifest.data["zipped"]),
             str(len(one.manifest.data["distributions"])),
             one.manifest.data["smoke"]["status"],
             "up to date" if one.status == "up-to-date" else f"{one.seconds:.2f} s",
         ]
         for one in made
     ]
-    columns = ("layer", "target", "zipped", "unzipped", "of Lambda's limit", "packages", "imports", "time")
-    parts = [
-        f"### layerbuild make: {_counted(len(made), 'layer')}",
-        _table(columns, rows, "zipped unzipped packages time"),
-    ]
+    columns = ("layer", "target", "of Lambda's limit", "unzipped", "zipped", "packages", "imports", "time")
+    count = _counted(len(made), "layer") if not failed else f"{len(made)} of {len(made) + len(failed)} layers"
+    parts = [f"### layerbuild make: {count}", _table(columns, rows, "zipped unzipped packages time")]
     if failed:
         parts.append(f"❌ **{_counted(len(failed), 'layer')} could not be made**")
-        parts += [_problem(one.error, f"{one.job.recipe.name} for {one.job.label}") for one in failed[:_ITEMS]]
-        parts += _more(len(failed) - _ITEMS)
+        parts += _failures(failed)
     return _joined([*parts, _findings([(one.job.name, finding) for one in made for finding in one.findings])])
 
 
@@ -54,7 +53,7 @@ def reports_summary(reports: Sequence[Report]) -> str:
     """What checks have found, layer by layer."""
     rows = [
         [
-            markdown(one.subject),
+            markdown(_short(one.subject)),
             "" if one.zipped is None else readable_size(one.zipped),
             readable_size(one.unzipped),
             ", ".join(f"{_MARKS[name]} {_counted(count, name)}" for name in _MARKS if (count := one.count(name)))
@@ -64,7 +63,7 @@ def reports_summary(reports: Sequence[Report]) -> str:
     ]
     parts = ["### layerbuild check", _table(("layer", "zipped", "unzipped", "findings"), rows, "zipped unzipped")]
     found = [(one, finding) for one in reports for finding in one.findings if finding.accepted is None]
-    return _joined([*parts, _findings([(one.subject, finding) for one, finding in found])])
+    return _joined([*parts, _findings([(_short(one.subject), finding) for one, finding in found])])
 
 
 def _findings(found: Iterable[tuple[str, Finding]]) -> str:
@@ -74,9 +73,14 @@ def _findings(found: Iterable[tuple[str, Finding]]) -> str:
         about.setdefault(replace(finding, targets=()), []).append(name)
     rows = sorted(about.items(), key=lambda row: list(_MARKS).index(row[0].severity))
     lines = [
-        f"- {_MARKS[one.severity]} {markdown(f'{_few(names)}: {_sentence(one)}')} `{one.code}`" for one, names in rows
+        f"- {_MARKS[one.severity]} `{one.code}` {markdown(f'{_few(names)}: {_sentence(one)}')}" for one, names in rows
     ]
     return "\n".join([*lines[:_ROWS], *_more(len(lines) - _ROWS)])
+
+
+def _short(subject: str) -> str:
+    """A layer as people call it: an archive without its folder and ending."""
+    return PurePath(subject).stem if subject.endswith(".zip") else subject
 
 
 def _few(names: Sequence[str]) -> str:
@@ -91,8 +95,7 @@ def locked_summary(rows: Sequence[Mapping[str, Any]], failed: Sequence[Failed]) 
     """The locks that `lock` has written, and those that it could not."""
     table = [[markdown(row["recipe"]), f"`{row['target']}`"] for row in rows if row["changed"]]
     parts = [f"### layerbuild lock: {len(table)} of {len(rows)} written", _table(("recipe", "target"), table)]
-    parts += [_problem(one.error, f"{one.job.recipe.name} for {one.job.label}") for one in failed[:_ITEMS]]
-    return _joined([*parts, *_more(len(failed) - _ITEMS)])
+    return _joined([*parts, *_failures(failed)])
 
 
 def fits_summary(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -105,26 +108,47 @@ def fits_summary(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def published_summary(rows: Sequence[Mapping[str, Any]], account: str, *, planned: bool) -> str:
     """What `publish` has done, or would do: its steps, as JSON has them."""
+    with_arns = any(row.get("arn") for row in rows)
     table = [
         [
             markdown(row["layer"]),
             row["region"],
             "" if row["version"] is None else str(row["version"]),
-            row["action"] if planned or row["action"] == "skip" else f"{row['action']}: {row['status']}",
-            f"`{row['arn']}`" if row.get("arn") else "",
+            _outcome(row, planned=planned),
+            *([f"`{row['arn']}`" if row.get("arn") else ""] if with_arns else []),
         ]
         for row in rows
     ]
-    title = f"### layerbuild publish{' --plan' if planned else ''}: account {account}"
+    columns = ("layer", "region", "version", "planned" if planned else "outcome", *(["ARN"] if with_arns else []))
     problems = [
-        f"- ❌ {markdown(row['layer'])} in {row['region']}: {markdown(row['error']['what'])} `{row['error']['code']}`"
+        f"- ❌ {markdown(row['layer'])} in {row['region']}: {markdown(_cut(told))}"
         for row in rows
-        if row.get("error")
+        if (told := _kept_back(row))
     ]
-    parts = [title, _table(("layer", "region", "version", "outcome", "ARN"), table, "version")]
-    if problems:
-        parts.append("\n".join([*problems[:_ITEMS], *_more(len(problems) - _ITEMS)]))
-    return _joined(parts)
+    return _joined(
+        [
+            f"### layerbuild publish{' --plan' if planned else ''}: account {account}",
+            _table(columns, table, "version"),
+            "\n".join([*problems[:_ITEMS], *_more(len(problems) - _ITEMS)]),
+        ]
+    )
+
+
+_DONE = {"create": "published", "share": "shared", "record": "recorded", "skip": "up to date"}
+
+
+def _outcome(row: Mapping[str, Any], *, planned: bool) -> str:
+    if planned or row["action"] not in _DONE:
+        return str(row["action"])
+    done = row["action"] == "skip" or row["status"] == "done"
+    return _DONE[row["action"]] if done else f"{row['action']}: {row['status']}"
+
+
+def _kept_back(row: Mapping[str, Any]) -> str:
+    """Why a step was not done, or could not be; empty where it was."""
+    if row.get("error"):
+        return f"{row['error']['what']} [{row['error']['code']}]"
+    return "; ".join(row["reasons"]) if row["action"] == "blocked" else ""
 
 
 def verified_summary(document: Mapping[str, Any]) -> str:
@@ -159,15 +183,23 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: str =
     return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), *("", *_more(len(rows) - _ROWS))])
 
 
-def _problem(error: LayerbuildError, about: str = "") -> str:
-    """An error as an item of a list, with its causes below it."""
-    head = f"{about}: {error.what}" if about else error.what
-    lines = [
-        f"- ❌ {markdown(head)} `{error.code}`",
-        *(f"  - {markdown(cause.strip())}" for cause in error.causes[:_ITEMS]),
-    ]
-    lines += [f"  - hint: {markdown(error.hint)}"] if error.hint else []
+def _failures(failed: Sequence[Failed]) -> list[str]:
+    """What kept layers or locks from being made."""
+    return [*(_problem(one.error, one.job) for one in failed[:_ITEMS]), *_more(len(failed) - _ITEMS)]
+
+
+def _problem(error: LayerbuildError, job: Job | None = None) -> str:
+    """An error as an item of a list, with its causes below it; of a layer that the error does not name, which."""
+    named = job is None or (job.recipe.name in error.what and job.label in error.what)
+    head = error.what if named or job is None else f"{job.recipe.name} for {job.label}: {error.what}"
+    lines = [f"- ❌ {markdown(_cut(head))} `{error.code}`"]
+    lines += [f"  - {markdown(_cut(cause.strip()))}" for cause in error.causes[:_ITEMS]]
+    lines += [f"  - hint: {markdown(_cut(error.hint))}"] if error.hint else []
     return "\n".join(lines)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _more(count: int) -> list[str]:

@@ -103,6 +103,11 @@ def verify_command(
     }
     console.summary(verified_summary(document))
     console.output_value("changed", "false")
+    if console.step and not same:
+        text = (
+            f"{arn} is not what the recipe {recipe} and its lock for {target} give: {len(differences)} files differ"
+        )
+        console.annotate([console.step.annotation("error", text, title="layerbuild verify")])
     if as_json:
         console.document(document)
     else:
