@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ from typing import Any
 import pytest
 
 from layerbuild.sandbox.page import profile_page
+from tests.browser import browser, needs_chromium  # noqa: F401 - a fixture
 from tests.profiles import hostile, large, profile, realistic
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
-
-_CHROMIUM = shutil.which("chromium")
-
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="needs chromium")
+pytestmark = needs_chromium
 
 PAGES = {"realistic": realistic, "hostile": hostile, "large": large, "empty": profile}
 WIDTHS = (360, 800, 1400)
@@ -46,14 +42,6 @@ _COLOURS = """() => {
   }
   return found;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module", params=PAGES.keys())

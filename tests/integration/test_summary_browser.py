@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from markdown_it import MarkdownIt
 
+from tests.browser import browser, needs_chromium  # noqa: F401 - a fixture
 from tests.elf_files import library
 from tests.integration.test_faults import FOREIGN_ARCH
 from tests.jobs import Job, job_fixture  # noqa: F401 - a fixture
 from tests.publishing import Shop, fake_credentials, moto_fixture, shop_fixture  # noqa: F401 - some are fixtures
 from tests.wheels import make_wheel
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
-
-_CHROMIUM = shutil.which("chromium")
-
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="needs chromium")
+pytestmark = needs_chromium
 
 TARGET = f"python3.13-{FOREIGN_ARCH}"
 MACHINE = "aarch64" if FOREIGN_ARCH == "arm64" else "x86_64"
@@ -63,14 +58,6 @@ _TABLES = """() => [...document.querySelectorAll('table')].map(
   table => [...table.rows].map(row => [...row.cells].map(cell => cell.innerText.trim())))"""
 _WIDE = """() => [...document.querySelectorAll('body *')].filter(one => !one.closest('table') || one.matches('table'))
   .filter(one => one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 200))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def opened(browser: Any, markdown: str, path: Path) -> Any:

@@ -34,6 +34,7 @@ from layerbuild.shared_cache import FolderStore, Location, Shared, Store, parse_
 from layerbuild.wheel import Wheel
 from tests.aws_server import AwsServer
 from tests.publishing import pretend_to_have_credentials
+from tests.unit.test_cache import adopt, holds
 from tests.wheels import make_wheel, sha256_of
 
 BUCKET, PREFIX = "shared-cache", "team/layerbuild"
@@ -101,19 +102,6 @@ def folder(tmp_path: Path) -> Place:
 def place(request: pytest.FixtureRequest) -> Place:
     found: Place = request.getfixturevalue(request.param)
     return found
-
-
-def adopt(cache: Cache, source: Path) -> str:
-    """Puts a wheel into a cache as a download does."""
-    sha256 = sha256_of(source)
-    with cache.new_wheel() as path:
-        path.write_bytes(source.read_bytes())
-        cache.adopt(path, cache.wheel_path(sha256))
-    return sha256
-
-
-def holds(cache: Cache, sha256: str) -> bool:
-    return cache.holds(cache.wheel_path(sha256), sha256)
 
 
 def files_in(folder: Path) -> list[str]:
