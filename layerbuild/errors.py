@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,6 +95,12 @@ class InternalError(LayerbuildError):
     """A mistake in layerbuild itself."""
 
     exit_code = 70
+
+
+def shown_path(path: Path) -> str:
+    """A path as a person wants to read it: relative to the current folder where it lies below that."""
+    here = os.getcwd()  # noqa: PTH109 - without importing pathlib
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.cache import write_text
-from layerbuild.errors import BuildError
+from layerbuild.errors import BuildError, shown_path
 from layerbuild.lock import find_lock, lock_misfits, lock_paths, normal_name, parse_lock, read_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from layerbuild.builders import Builder
     from layerbuild.index import Index
@@ -65,12 +65,6 @@ def _why_lock_again(lock: Lock | None, recipe: Recipe, target: Target) -> list[s
     if lock is None:
         return ["there was no lock"]
     return lock_misfits(lock, recipe, target)
-
-
-def shown_path(path: Path) -> str:
-    """A path as a person wants to read it: relative to the current folder where it lies below that."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def update_lock(

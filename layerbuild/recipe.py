@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.build_settings import BUILD_KEYS, BuildSettings, read_build_settings
-from layerbuild.errors import SourceLine, UsageError, nearest
+from layerbuild.errors import SourceLine, UsageError, nearest, shown_path
 from layerbuild.requirements import normal_requirement, read_requirements_file
 from layerbuild.target import Target, default_targets, select_targets
 from layerbuild.toml_reader import TomlReader
@@ -160,7 +160,9 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
     except (ValueError, RecursionError) as error:
         line = re.search(r"\(at line (\d+)", str(error))
         lines = [SourceLine(path=path, number=int(line[1]) if line else 1)]
-        raise UsageError("recipe-not-toml", f"{path} is not TOML", causes=[str(error)], lines=lines) from None
+        raise UsageError(
+            "recipe-not-toml", f"{shown_path(path)} is not TOML", causes=[str(error)], lines=lines
+        ) from None
     reader = TomlReader(text)
     reader.known(data, (*_KEYS, *BUILD_KEYS))
     if "license" in data:
@@ -190,7 +192,7 @@ def parse_recipe(text: str, *, folder: Path, shipped: bool = False) -> Recipe:
         problems = sorted(set(reader.problems))
         raise UsageError(
             "recipe-invalid",
-            f"{path} is not a valid recipe",
+            f"{shown_path(path)} is not a valid recipe",
             causes=[f"line {line}: {message}" for line, message in problems],
             hint="docs/recipes.md describes every key",
             lines=[SourceLine(path=path, number=line, message=message) for line, message in problems],
@@ -347,5 +349,5 @@ def load_recipe(name: str, project: Path) -> Recipe:
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError("recipe-not-toml", f"{path} is not UTF-8 text", causes=[str(error)]) from None
+        raise UsageError("recipe-not-toml", f"{shown_path(path)} is not UTF-8 text", causes=[str(error)]) from None
     return parse_recipe(text, folder=folder, shipped=shipped)

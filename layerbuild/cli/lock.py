@@ -110,8 +110,8 @@ def _update(
 ) -> int:
     """Writes the locks, two at a time: resolvers keep a core busy each."""
     from layerbuild.cli.summary import locked_summary
+    from layerbuild.errors import shown_path
     from layerbuild.github import lines_at_fault
-    from layerbuild.locking import shown_path
     from layerbuild.pipeline import Failed, lock_all
 
     rows: list[dict[str, Any]] = []

@@ -261,8 +261,8 @@ def _releases(
 
 def _stale(subject: Subject) -> str | None:
     """The lock that an archive should have been made from and was not, if it has one lock of its own."""
+    from layerbuild.errors import shown_path
     from layerbuild.lock import find_lock
-    from layerbuild.locking import shown_path
 
     targets = subject.targets(())
     if subject.recipe is None or subject.manifest is None or not targets:
