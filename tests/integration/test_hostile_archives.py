@@ -1477,6 +1477,7 @@ class Room:
             "TMPDIR": str(self.root / "tmp"),
             "LC_ALL": "C.UTF-8",
         }
+        environment.pop("COVERAGE_PROCESS_CONFIG", None)  # what is measured is the program, not what watches it
         before = self.tree()
         done = subprocess.run(
             [sys.executable, "-ISc", MEASURE, used, str(HANGS), sys.executable, "-m", "layerbuild", *arguments],

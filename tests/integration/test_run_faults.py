@@ -229,7 +229,9 @@ def runs(request: pytest.FixtureRequest, tmp_path: Path, run_cache: Path) -> Ite
     before = belongings() if request.param == "container" else set()
     yield made
     if request.param == "container":
-        wait_until(lambda: not belongings() - before)
+        # Those of tests beside this one end as well, though later.
+        others = belongings() - before
+        wait_until(lambda: not belongings() & others, 150)
 
 
 def both(names: Mapping[str, Any], contained: str) -> list[Any]:

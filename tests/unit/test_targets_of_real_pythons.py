@@ -24,10 +24,12 @@ UNCERTAIN = {"platform_release", "platform_version", "python_full_version", "imp
 ASK = """\
 import json
 try:
-    from packaging import markers, tags
-except Exception:  # too new for this interpreter
-    from pip._vendor.packaging import markers, tags
-found = {"tags": [str(tag) for tag in tags.sys_tags()], "markers": markers.default_environment()}
+    from packaging import markers
+    from packaging.tags import sys_tags
+except Exception:  # too new for this interpreter: what its own pip says
+    from pip._internal.utils.compatibility_tags import get_supported as sys_tags
+    from pip._vendor.packaging import markers
+found = {"tags": [str(tag) for tag in sys_tags()], "markers": markers.default_environment()}
 print(json.dumps(found))
 """
 
