@@ -51,7 +51,9 @@ class Console:
         self._progress: Progress | None = None
         self._lock = threading.Lock()
         self.step = current_step(os.environ)
+        # What is folded in a job's log, and whether its group is open: it opens with its first line.
         self._group = ""
+        self._open = False
 
     @property
     def interactive(self) -> bool:
@@ -240,14 +242,13 @@ class Console:
 
     @contextlib.contextmanager
     def _folded(self, title: str) -> Iterator[None]:
-        """A group of lines in a job's log. Groups cannot be nested: what is to be seen interrupts it."""
-        self._command(f"::group::{title}")
+        """Folds what is said meanwhile in a job's log."""
         self._group = title
         try:
             yield
         finally:
             self._group = ""
-            self._command("::endgroup::")
+            self._log(None)
 
     def annotate(self, annotations: Iterable[str]) -> None:
         """Shows annotations, which `github` has made."""
@@ -257,16 +258,17 @@ class Console:
     def _tell(self, annotation: str) -> None:
         """Shows an annotation, outside of what is folded."""
         with self._lock:
-            around = ("::endgroup::\n", f"::group::{self._group}, further\n") if self._group else ("", "")
-            sys.stdout.flush()
-            sys.stderr.write(f"{around[0]}{annotation}\n{around[1]}")
-            sys.stderr.flush()
+            self._log(annotation)
 
-    def _command(self, line: str) -> None:
-        with self._lock:
-            sys.stdout.flush()  # both may be one stream
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+    def _log(self, line: str | None, *, group: str = "") -> None:
+        """A line of a job's log, in a group or outside of any, as groups cannot be nested."""
+        lines = ["::endgroup::"] if self._open and not group else []
+        lines += [f"::group::{group}"] if group and not self._open else []
+        lines += [line] if line is not None else []
+        self._open = bool(group)
+        sys.stdout.flush()  # both may be one stream
+        sys.stderr.write("".join(f"{one}\n" for one in lines))
+        sys.stderr.flush()
 
     @property
     def asks(self) -> bool:
@@ -316,13 +318,12 @@ class Console:
 
     def _err(self, text: str) -> None:
         text = _visible(text, sys.stderr)
-        text = harmless(text) if self.step else text
         with self._lock:
-            if self._progress is not None:
+            if self.step:
+                self._log(harmless(text), group=self._group)
+            elif self._progress is not None:
                 self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
             else:
-                if self.step:
-                    sys.stdout.flush()
                 sys.stderr.write(text + "\n")
                 sys.stderr.flush()
 
