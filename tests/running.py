@@ -67,9 +67,11 @@ def _processes() -> Iterator[tuple[int, str, bytes]]:
 
 
 def belongings() -> set[str]:
-    """Containers and volumes that the engine has."""
+    """Containers and volumes that the engine has, but for pip's downloads, which builds leave for the next ones."""
     listed = docker("ps", "--all", "--quiet", "--no-trunc", "--filter", "label=layerbuild")
-    return set((listed + docker("volume", "ls", "--quiet")).decode().split())
+    volumes = docker("volume", "ls", "--quiet").split()
+    kept = docker("volume", "ls", "--quiet", "--filter", "label=layerbuild=downloads").split()
+    return {one.decode() for one in (*listed.split(), *volumes) if one not in kept}
 
 
 def no_traceback(text: str) -> None:
