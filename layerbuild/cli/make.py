@@ -91,10 +91,8 @@ def make_command(
     layerbuild make pillow --builder container --target 'python3.13-*'
     """
     from layerbuild import pipeline
-    from layerbuild.cli.summary import made_summary
     from layerbuild.github import lines_at_fault
     from layerbuild.index import Index
-    from layerbuild.layer import UNZIPPED_LIMIT
 
     console.as_json = as_json
     if ignore:
@@ -133,12 +131,21 @@ def make_command(
         if explain_size:
             for one in made:
                 _explain_size(console, one)
-    console.summary(made_summary(made, failed, UNZIPPED_LIMIT))
-    console.output_value("layers", _layers_value(console, made))
-    console.output_value("changed", str(any(one.status == "built" for one in made)).lower())
+    if console.step:
+        _tell_job(console, made, failed)
     if failed:
         console.note(f"{len(failed)} of {len(layers)} layers could not be made")
     return max((one.error.exit_code for one in failed), default=0)
+
+
+def _tell_job(console: Console, made: Sequence[Made], failed: Sequence[Failed]) -> None:
+    """Outputs and the summary of the job that this is."""
+    from layerbuild.cli.summary import made_summary
+    from layerbuild.layer import UNZIPPED_LIMIT
+
+    console.summary(made_summary(made, failed, UNZIPPED_LIMIT))
+    console.output_value("layers", _layers_value(console, made))
+    console.output_value("changed", str(any(one.status == "built" for one in made)).lower())
 
 
 def _layers_value(console: Console, made: Sequence[Made]) -> str:

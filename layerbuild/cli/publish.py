@@ -165,7 +165,8 @@ def publish_command(
         finally:
             done = {id(outcome.step): outcome for outcome in outcomes}
             rows = [done[id(step)].as_json() if id(step) in done else _undone(step) for step in steps]
-            _tell_job(console, rows, account.identity[1], catalogue_path)
+            if console.step:
+                _tell_job(console, rows, account.identity[1], catalogue_path)
             if as_json:
                 console.document(_document(account.identity[1], rows, steps))
             else:
@@ -174,7 +175,7 @@ def publish_command(
 
 
 def _tell_job(console: Console, rows: list[dict[str, Any]], account: str, catalogue: Path) -> None:
-    """Outputs and the summary of the job that this is, if it is one."""
+    """Outputs and the summary of the job that this is."""
     from layerbuild.cli.summary import published_summary
 
     console.summary(published_summary(rows, account, planned=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -288,3 +289,18 @@ def test_inputs_that_stand_for_nothing_are_refused(inputs: dict[str, str], told:
         lines_of(**inputs)
     assert caught.value.code == "bad-input"
     assert told in " ".join((caught.value.what, *caught.value.causes))
+
+
+def test_manifests_that_github_would_refuse_are_cut_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    from types import SimpleNamespace
+
+    from layerbuild.cli.make import _layers_value
+    from layerbuild.console import Console
+
+    packages = [{"name": "demo", "version": "1.0"}] * 40_000
+    made = SimpleNamespace(
+        manifest=SimpleNamespace(data={"recipe": "demo", "distributions": packages}), path="dist/x", status="built"
+    )
+    (row,) = json.loads(_layers_value(Console(), [made]))  # type: ignore[list-item]
+    assert row == {"recipe": "demo", "distributions": [], "path": "dist/x", "status": "built"}
+    assert "too large for GitHub" in capsys.readouterr().err
