@@ -165,12 +165,12 @@ class Console:
         # In a string: JSON's escape of a character that a job's commands begin with.
         self.text(text.replace("##[", "#\\u0023[") if self.step else text)
 
-    def summary(self, markdown: str) -> None:
-        """Adds to the summary of the job that this is, if it is one."""
+    def summary(self, markdown: Callable[[], str]) -> None:
+        """Adds to the summary of the job that this is; where it is none, nothing is worked out."""
         if not self.step:
             return
         try:
-            if not self.step.add_summary(markdown):
+            if not self.step.add_summary(markdown()):
                 self.warn("the job's summary has no room for more")
         except OSError as error:  # the work itself is done
             self.warn(f"the job's summary cannot be written: {error.strerror}")
@@ -356,6 +356,11 @@ def _visible(text: str, stream: TextIO | None) -> str:
         )
 
     return _CONTROLS.sub(shown, text)
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things for people: ``1 layer``, ``1,800 layers``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def readable_size(size: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from layerbuild import __version__
@@ -164,13 +165,14 @@ def as_github(reports: Iterable[Report], step: Step | None = None) -> Iterator[s
         reports: what was found.
         step: the step of a job, whose workspace files are named from.
     """
+    line_of = cache(requirement_line)
     for report in reports:
         for finding in report.findings:
             if finding.accepted is None:
                 severity, title = _GITHUB_COMMANDS[finding.severity], f"layerbuild {finding.code}"
                 text = _sentence(report, finding)
                 if step and report.source:
-                    line = requirement_line(report.source, finding.package or "")
+                    line = line_of(report.source, finding.package or "")
                     yield step.annotation(severity, text, title=title, line=line)
                 else:
                     yield annotation(severity, text, title=title, place=(report.uri, 0))

@@ -127,20 +127,20 @@ def _settings(project: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
     if not path.is_file():
         return {}, {}
     try:
-        return _settings_of(path, path is shared)
+        return _settings_of(path)
     except UsageError as error:
         error.lines = (SourceLine(path=path),)
         raise
 
 
-def _settings_of(path: Path, in_pyproject: bool) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:  # noqa: FBT001
+def _settings_of(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     import tomllib
 
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UsageError("settings-invalid", f"{path} is not TOML", causes=[str(error)]) from None
-    if in_pyproject:
+    if path.name == "pyproject.toml":
         tool = data.get("tool", {})
         data = tool.get("layerbuild", {}) if isinstance(tool, dict) else {}
     if not isinstance(data, dict):
@@ -269,7 +269,7 @@ def _ended(console: Console, error: LayerbuildError, arguments: Sequence[str]) -
         from layerbuild.cli.summary import failed_summary
 
         command = next((word for word in arguments if not word.startswith("-")), "")
-        console.summary(failed_summary(error, f"layerbuild {command}".rstrip()))
+        console.summary(lambda: failed_summary(error, f"layerbuild {command}".rstrip()))
     return error.exit_code
 
 

@@ -31,13 +31,14 @@ def prepare_command(console: Console, /) -> int:
     INPUT_COMMAND=make INPUT_RECIPES=pillow layerbuild action prepare
     """
     from layerbuild.cache import default_cache_folder
-    from layerbuild.cli.action_inputs import cache_names, inputs_of, pythons
+    from layerbuild.cli.action_inputs import cache_names, inputs_of, layers_of, pythons
 
     inputs = inputs_of(os.environ)
+    layers = layers_of(inputs, Path.cwd())
     names = {
-        "pythons": "\n".join(pythons(inputs, Path.cwd())),
+        "pythons": "\n".join(pythons(inputs, layers)),
         "cache-folder": str(default_cache_folder()) if inputs.get("cache") == "github" else "",
-        **cache_names(inputs, Path.cwd(), os.environ),
+        **cache_names(inputs, layers, Path.cwd(), os.environ),
     }
     for name, value in names.items():
         console.output_value(name, value)

@@ -10,7 +10,7 @@ from layerbuild import __version__
 from layerbuild.errors import BuildError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from layerbuild.pipeline import Job
@@ -90,23 +90,25 @@ def command_lines(inputs: Mapping[str, str], environment: Mapping[str, str]) -> 
     return [[command, *options, *(["--", *words] if words else [])]]
 
 
-def pythons(inputs: Mapping[str, str], project: Path) -> list[str]:
-    """The CPythons that import and compile what the inputs ask for, such as ``3.13``; the oldest first."""
+def pythons(inputs: Mapping[str, str], jobs: Sequence[Job]) -> list[str]:
+    """The CPythons that import and compile these layers, such as ``3.13``, the oldest first; none if nothing does."""
     command, options = inputs["command"], inputs.get("args", "")
     if command not in _RUN_CODE and not (command == "check" and "--import" in options):
         return []
     if (command == "lock" and "--check" in options) or ("--smoke off" in options and "--bytecode off" in options):
         return []
-    versions = {target.runtime.version for job in _jobs(inputs, project) for target in job.targets}
+    versions = {target.runtime.version for job in jobs for target in job.targets}
     return ["{}.{}".format(*version) for version in sorted(versions)]
 
 
-def cache_names(inputs: Mapping[str, str], project: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def cache_names(
+    inputs: Mapping[str, str], jobs: Sequence[Job], project: Path, environment: Mapping[str, str]
+) -> dict[str, str]:
     """The key that a cache of GitHub's is kept under, which changes with the locks, and the prefix of older ones."""
     from layerbuild.lock import find_lock
 
     digest = hashlib.sha256(inputs["command"].encode())
-    for job in _jobs(inputs, project):
+    for job in jobs:
         for target in job.targets:
             try:
                 found = find_lock(job.recipe, target, project)
@@ -118,10 +120,10 @@ def cache_names(inputs: Mapping[str, str], project: Path, environment: Mapping[s
     return {"cache-key": prefix + digest.hexdigest()[:20], "cache-prefix": prefix}
 
 
-def _jobs(inputs: Mapping[str, str], project: Path) -> list[Job]:
+def layers_of(inputs: Mapping[str, str], project: Path) -> list[Job]:
     """The layers that the inputs are about: of commands that name no recipes, all that there are.
 
-    None where they cannot be told: what is wrong is for the command itself to say, if that minds.
+    Empty where they cannot be told: what is wrong is for the command itself to say, if that minds.
     """
     from layerbuild.cli.options import chosen_recipes
     from layerbuild.pipeline import jobs_of

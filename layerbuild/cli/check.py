@@ -318,7 +318,7 @@ def show(console: Console, reports: Sequence[Report], shown: dict[str, Any]) -> 
             if console.step:
                 telling = [one for one in reports if one.count("error") or one.count("warning")]
                 console.annotate(report.as_github(telling, console.step))
-    console.summary(reports_summary(reports))
+    console.summary(lambda: reports_summary(reports))
     console.output_value("changed", "false")
     return int(report.failed(reports, strict=shown["strict"]))
 

@@ -94,7 +94,7 @@ def _check(console: Console, jobs: list[Job]) -> int:
                 problems = list(error.causes)
             rows.append({"recipe": job.recipe.name, "target": str(one), "fits": not problems, "problems": problems})
     misfits = [row for row in rows if not row["fits"]]
-    console.summary(fits_summary(rows))
+    console.summary(lambda: fits_summary(rows))
     console.output_value("changed", "false")
     if console.as_json:
         console.document({"locks": rows})
@@ -124,7 +124,7 @@ def _update(
         rows.append(outcome.as_json())
         console.note(f"{'locked' if outcome.changed else 'unchanged:'} {shown_path(outcome.path)}")
     rows.sort(key=lambda row: (row["recipe"], row["target"]))
-    console.summary(locked_summary(rows, failed))
+    console.summary(lambda: locked_summary(rows, failed))
     console.output_value("changed", str(any(row["changed"] for row in rows)).lower())
     if console.as_json:
         console.document({"locks": rows, "failed": [one.as_json() for one in failed]})

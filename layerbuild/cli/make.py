@@ -143,7 +143,7 @@ def _tell_job(console: Console, made: Sequence[Made], failed: Sequence[Failed]) 
     from layerbuild.cli.summary import made_summary
     from layerbuild.layer import UNZIPPED_LIMIT
 
-    console.summary(made_summary(made, failed, UNZIPPED_LIMIT))
+    console.summary(lambda: made_summary(made, failed, UNZIPPED_LIMIT))
     console.output_value("layers", _layers_value(console, made))
     console.output_value("changed", str(any(one.status == "built" for one in made)).lower())
 

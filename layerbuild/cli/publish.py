@@ -18,7 +18,7 @@ from layerbuild.cli.aws import (
     tags_of,
 )
 from layerbuild.cli.options import cache_options, complete_rule, open_cache, recipes_argument, target_option
-from layerbuild.console import Console, readable_size
+from layerbuild.console import Console, counted, readable_size
 from layerbuild.errors import PublishError, UsageError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def publish_command(
     outcomes: list[Outcome] = []
     with one_at_a_time(catalogue_path, cache.root / "locks", waiting):
         catalogue = Catalogue(catalogue_path)
-        console.note(f"asking {_counted(len(where), 'region')} about {_counted(len(releases), 'layer')}")
+        console.note(f"asking {counted(len(where), 'region')} about {counted(len(releases), 'layer')}")
         steps = survey(account, releases, where, catalogue, wishes, grants=plan_only or fix_permissions)
         if not as_json:
             _show_plan(console, steps, account.identity[1])
@@ -150,7 +150,7 @@ def publish_command(
             rows = [step.as_json() for step in steps]
             if as_json:
                 console.document(_document(account.identity[1], rows, steps))
-            console.summary(published_summary(rows, account.identity[1], planned=True))
+            console.summary(lambda: published_summary(rows, account.identity[1], planned=True))
             return _ended(console, unfinished(steps, ()), len(steps), advice(steps, ()), planned=True)
         if as_json and not yes and console.asks:
             raise UsageError("usage", "with --json, nobody can be asked", hint="add --yes, or look at --plan first")
@@ -178,7 +178,7 @@ def _tell_job(console: Console, rows: list[dict[str, Any]], account: str, catalo
     """Outputs and the summary of the job that this is."""
     from layerbuild.cli.summary import published_summary
 
-    console.summary(published_summary(rows, account, planned=False))
+    console.summary(lambda: published_summary(rows, account, planned=False))
     arns = [{key: row[key] for key in _OF_ARNS} for row in rows if row["arn"]]
     console.output_value("arns", json.dumps(arns, separators=(",", ":")))
     console.output_value("catalogue", str(catalogue) if catalogue.is_file() else "")
@@ -274,10 +274,6 @@ def _stale(subject: Subject) -> str | None:
     return f"the lock {shown_path(found[1])}" if found[1] else "its requirements file"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 def _told_of(step: Step) -> tuple[str, ...]:
     from layerbuild.publish.plan import changes_of
 
@@ -308,9 +304,7 @@ def _show_plan(console: Console, steps: Sequence[Step], account: str) -> None:
     told_counts = ", ".join(f"{name} {found[name]:,}" for name in ACTIONS if found[name])
     console.result(f"plan for account {account}: {told_counts}")
     if public := made_public(steps):
-        text = (
-            f"{_counted(len(public), 'version')} will be public: everyone with an AWS account can use and read them"
-        )
+        text = f"{counted(len(public), 'version')} will be public: everyone with an AWS account can use and read them"
         console.paragraph(text, indent=0, styles={"public": "yellow"})
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.console import readable_size
+from layerbuild.console import counted, readable_size
 from layerbuild.github import markdown
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def made_summary(made: Sequence[Made], failed: Sequence[Failed], limit: int) -> 
         for one in made
     ]
     columns = ("layer", "target", "of Lambda's limit", "unzipped", "zipped", "packages", "imports", "time")
-    count = _counted(len(made), "layer") if not failed else f"{len(made)} of {len(made) + len(failed)} layers"
+    count = counted(len(made), "layer") if not failed else f"{len(made)} of {len(made) + len(failed)} layers"
     parts = [f"### layerbuild make: {count}", _table(columns, rows, "zipped unzipped packages time")]
     if failed:
-        parts.append(f"❌ **{_counted(len(failed), 'layer')} could not be made**")
+        parts.append(f"❌ **{counted(len(failed), 'layer')} could not be made**")
         parts += _failures(failed)
     return _joined([*parts, _findings([(one.job.name, finding) for one in made for finding in one.findings])])
 
@@ -56,7 +56,7 @@ def reports_summary(reports: Sequence[Report]) -> str:
             markdown(_short(one.subject)),
             "" if one.zipped is None else readable_size(one.zipped),
             readable_size(one.unzipped),
-            ", ".join(f"{_MARKS[name]} {_counted(count, name)}" for name in _MARKS if (count := one.count(name)))
+            ", ".join(f"{_MARKS[name]} {counted(count, name)}" for name in _MARKS if (count := one.count(name)))
             or "✅ none",
         ]
         for one in reports
@@ -73,9 +73,10 @@ def _findings(found: Iterable[tuple[str, Finding]]) -> str:
         about.setdefault(replace(finding, targets=()), []).append(name)
     rows = sorted(about.items(), key=lambda row: list(_MARKS).index(row[0].severity))
     lines = [
-        f"- {_MARKS[one.severity]} `{one.code}` {markdown(f'{_few(names)}: {_sentence(one)}')}" for one, names in rows
+        f"- {_MARKS[one.severity]} `{one.code}` {markdown(f'{_few(names)}: {_sentence(one)}')}"
+        for one, names in rows[:_ROWS]
     ]
-    return "\n".join([*lines[:_ROWS], *_more(len(lines) - _ROWS)])
+    return "\n".join([*lines, *_more(len(rows) - _ROWS)])
 
 
 def _short(subject: str) -> str:
@@ -204,10 +205,6 @@ def _cut(text: str) -> str:
 
 def _more(count: int) -> list[str]:
     return [f"and {count:,} more, which the log has"] if count > 0 else []
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _joined(parts: Iterable[str]) -> str:

@@ -101,7 +101,7 @@ def verify_command(
         "mark": _mark_holds(published, made),
         "differences": [one.as_json() for one in differences],
     }
-    console.summary(verified_summary(document))
+    console.summary(lambda: verified_summary(document))
     console.output_value("changed", "false")
     if console.step and not same:
         text = (
