@@ -134,17 +134,15 @@ class ContainerBuilder:
     def _once(self, key: str, make: Callable[[], list[Wheel]]) -> list[Wheel]:
         """The wheels that were made under `key` earlier, or else are made now."""
         with self._locks.setdefault(key, threading.Lock()):
-            kept = [self._host.cached(sha256, name) for sha256, name in self._cache.record("builds", key) or ()]
-            if kept and all(kept):
-                return [wheel for wheel in kept if wheel]
+            if kept := self._host.all_cached(self._cache.record("builds", key) or ()):
+                return kept
             made = make()
             mine = [[wheel.sha256, wheel.filename] for wheel in made]
             # Another machine may have built the same meanwhile, to other bytes: all take those of the first.
             first = self._cache.keep_first("builds", key, mine)
             if first != mine:
-                kept = [self._host.cached(sha256, name) for sha256, name in first]
-                if kept and all(kept):
-                    return [wheel for wheel in kept if wheel]
+                if kept := self._host.all_cached(first):
+                    return kept
                 self._cache.keep_record("builds", key, mine)
             return made
 

@@ -178,6 +178,11 @@ class HostBuilder:
                 return None
             return self._known(sha256, filename)
 
+    def all_cached(self, rows: Iterable[tuple[str, str]]) -> list[Wheel]:
+        """The wheels out of the cache, by hash and name; none unless all of them are there."""
+        found = [self.cached(sha256, name) for sha256, name in rows]
+        return [wheel for wheel in found if wheel] if all(found) else []
+
     def _known(self, sha256: str, filename: str) -> Wheel:
         path = self._cache.wheel_path(sha256)
         facts = self._cache.record("facts", facts_key(sha256))
